@@ -1,0 +1,17 @@
+"""The two families of errors: ours (the caller used evener wrongly) and the peer's (the other side did).
+
+Everything evener raises on purpose derives from `EvenerError`. The parts add their own subclasses;
+only what the wire itself needs stands here.
+"""
+
+
+class EvenerError(Exception):
+    """Base of every error evener raises on purpose. Anything else that escapes is a bug in evener."""
+
+
+class UsageError(EvenerError):
+    """Raised when the caller asks for something that cannot work: the text names the remedy."""
+
+
+class PeerError(EvenerError):
+    """Raised when the other side of a connection sent something that the protocol does not allow."""
