@@ -38,6 +38,9 @@ HEAD_BYTES_MAX = 1 * MIB
 # Frames behind one head. Larger: one message may occupy the receiver's memory for longer.
 FRAMES_MAX = 1_024
 
+# Frames of one payload. Half of a message's, so that a batch closed at the other half has room.
+BUFFERS_MAX = FRAMES_MAX // 2
+
 # One frame, hence one large payload part. libzmq drops the connection above it (MAXMSGSIZE).
 FRAME_BYTES_MAX = 1_024 * MIB
 
@@ -55,8 +58,15 @@ FUNCTIONS_MAX = 4_096
 QUEUES_MAX = 64
 SLOTS_MAX = 4_096
 
-# Exception type names (the MRO) that `retry_on` is matched against.
+# Attempts an agent may still have when it opens a session. Larger: they outgrow the head.
+HELD_MAX = 32_768
+
+# Entries in one map of facts. Larger: one heartbeat of a host with many workers outgrows the head.
+FACTS_MAX = 32
+
+# Exception type names that `retry_on` is matched against, and the length of one (`module.Class`).
 TYPE_NAMES_MAX = 32
+TYPE_NAME_CHARS_MAX = 256
 
 # --- Time -----------------------------------------------------------------------------------------
 
@@ -70,6 +80,14 @@ SILENCE_NS = 4 * SECOND_NS
 # An agent that has not heard the broker for this long starts nothing new, so that it has stopped
 # before the broker hands its work to somebody else.
 SELF_FENCE_NS = 3 * SECOND_NS
+
+# How long a peer whose connection broke may take to come back before its work is given to others.
+# Shorter: a reset connection costs a second run. Longer: a killed agent's work waits longer.
+RECONNECT_GRACE_NS = 1_500 * MILLISECOND_NS
+
+# Peers try to connect again after a random time within these bounds, so that not all come at once.
+RECONNECT_MIN_NS = 100 * MILLISECOND_NS
+RECONNECT_MAX_NS = 500 * MILLISECOND_NS
 
 # How often the broker probes an agent that holds work; a vanished process shows as a failed send.
 PROBE_NS = 250 * MILLISECOND_NS
@@ -113,10 +131,15 @@ CLIENT_BYTES_MAX = 2_048 * MIB
 BROKER_TASKS_MAX = 4_000_000
 BROKER_BYTES_MAX = 4_096 * MIB
 
-# Results that nobody fetched yet: how long, how many and how many bytes the broker keeps.
+# How long the broker keeps results for a client that is not connected. They count as its tasks.
 RETENTION_NS = 3_600 * SECOND_NS
-RETAINED_TASKS_MAX = 1_000_000
-RETAINED_BYTES_MAX = 1_024 * MIB
+
+# Queues that exist at the same time. Each turn of the broker looks at all of them.
+BROKER_QUEUES_MAX = 1_024
+
+# How long a restarted broker keeps what agents report of tasks that no client has claimed yet.
+ORPHAN_NS = 60 * SECOND_NS
+ORPHANS_MAX = 100_000
 
 # Sessions the broker holds at most. Each costs about 30 KiB inside libzmq.
 SESSIONS_MAX = 20_000
@@ -127,8 +150,12 @@ DURATION_NS_MAX = 100 * 365 * 24 * 3_600 * SECOND_NS
 assert PROTOCOL_MIN <= PROTOCOL_MAX
 assert INLINE_BYTES_MAX < BATCH_BYTES_TARGET
 assert HEAD_BYTES_MAX >= 2 * (BATCH_BYTES_TARGET + INLINE_BYTES_MAX)
+assert HEAD_BYTES_MAX >= 32 * HELD_MAX  # an id, a fence, and their three headers are 28 bytes
+assert 2 * BUFFERS_MAX <= FRAMES_MAX
 assert PROBE_NS < HEARTBEAT_NS
 assert 3 * HEARTBEAT_NS <= SELF_FENCE_NS < SILENCE_NS
+assert RECONNECT_MAX_NS < RECONNECT_GRACE_NS < SILENCE_NS
+assert RECONNECT_MAX_NS < RECOVERY_NS
 assert ACK_DELAY_NS < HEARTBEAT_NS
 assert PRIORITY_MIN <= PRIORITY_DEFAULT <= PRIORITY_MAX
 assert CLIENT_TASKS_MAX <= BROKER_TASKS_MAX

@@ -11,7 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeAlias
 
-from evener_wire.limits import MAX_STARTS_DEFAULT, PRIORITY_DEFAULT
+from evener_wire.limits import (
+    BATCH_BYTES_TARGET,
+    FRAMES_MAX,
+    MAX_STARTS_DEFAULT,
+    PRIORITY_DEFAULT,
+)
 
 Buffer: TypeAlias = Any
 """Anything that supports the buffer protocol: bytes, memoryview, or a frame as received."""
@@ -43,6 +48,22 @@ class Frames:
 
 Payload: TypeAlias = bytes | Frames
 """Bytes no longer than `INLINE_BYTES_MAX`, or `Frames`. The broker never looks inside."""
+
+# A frame beside its bytes, in the size of a batch: so a batch of `BATCH_BYTES_TARGET` has at most
+# half of `FRAMES_MAX` frames, however small they are.
+_FRAME_WEIGHT: Final = 2 * BATCH_BYTES_TARGET // FRAMES_MAX
+
+# What an item takes in the head beside its payload, roughly.
+_ITEM_WEIGHT: Final = 64
+
+
+def weight_of(payload: Payload) -> int:
+    """What an item with this payload adds to the size of its batch, in bytes."""
+    if type(payload) is bytes:
+        return len(payload) + _ITEM_WEIGHT
+    assert type(payload) is Frames
+    return payload.nbytes + _FRAME_WEIGHT * len(payload.buffers) + _ITEM_WEIGHT
+
 
 Facts: TypeAlias = Mapping[str, Any]
 """Short texts and numbers by name, for people and for records; no decision rests on them."""
@@ -94,7 +115,7 @@ DEFAULT_OPTIONS: Final = Options()
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Peer to broker, first of all and after each RESYNC. `epoch` and `broker` are the last known."""
+    """Peer to broker, first and after each RESYNC. `epoch` and `broker` are the last known."""
 
     KIND: ClassVar[int] = 1
     protocol_min: int
@@ -206,7 +227,7 @@ class Terminal:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Client to broker (fence 0: the task), broker to agent (the attempt). Item: (task id, fence)."""
+    """Client to broker (fence 0: the task), or broker to agent. Item: (task id, fence)."""
 
     KIND: ClassVar[int] = 20
     items: Sequence[tuple[bytes, int]]

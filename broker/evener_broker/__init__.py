@@ -1,0 +1,1 @@
+"""The broker: a deciding core without I/O, and a thin shell around one ROUTER socket."""

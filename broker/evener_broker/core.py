@@ -1,0 +1,278 @@
+"""The deciding part of the broker: events and the time in, effects out. No I/O, no clock of its
+own.
+
+`BrokerCore.step` reads as the life of one turn: take in what happened, let timers fire, hand out
+work, send. Each message has one handler, found by its type in the table of its sender's role; a
+message without a handler there is a violation, and ends the session.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+from evener_broker.answers import answer
+from evener_broker.effects import Effect
+from evener_broker.events import Event, Malformed, PeerGone, Received
+from evener_broker.lifecycle import Lifecycle, same_call
+from evener_broker.placing import Placing
+from evener_broker.records import Agent, Client, Session, Task
+from evener_broker.recovery import Recovery
+from evener_broker.sessions import Sessions
+from evener_broker.tables import Bounds, Tables
+from evener_broker.transitions import Cause, State
+from evener_broker.watching import Watching
+from evener_wire import messages as m
+from evener_wire.limits import ACK_DELAY_NS, MILLISECOND_NS
+from evener_wire.session import Verdict
+
+# A turn that comes this much later than asked for means that the broker itself stood still.
+_STALL_NS: Final = 250 * MILLISECOND_NS
+
+# So many RESULT messages are acknowledged at once instead of after the usual delay.
+_ACK_MESSAGES: Final = 64
+
+_Handler: TypeAlias = Callable[[Session, Any], None]
+
+
+class BrokerCore:
+    """All that the broker decides. Caller: one shell loop, or a simulation.
+
+    `broker` is a random id of this process, `epoch` grows with each start. The same events, times
+    and `rng` give the same effects.
+    """
+
+    def __init__(
+        self,
+        broker: bytes,
+        epoch: int,
+        rng: random.Random,
+        bounds: Bounds | None = None,
+        facts: m.Facts | None = None,
+    ) -> None:
+        tables = self.tables = Tables(broker, epoch, rng, bounds or Bounds())
+        self._placing = Placing(tables)
+        self._lifecycle = Lifecycle(tables, self._placing)
+        self._recovery = Recovery(tables, self._placing, self._lifecycle)
+        self._sessions = Sessions(
+            tables, self._placing, self._lifecycle, self._recovery, facts or {}
+        )
+        self._watching = Watching(tables, self._lifecycle)
+        self._wake_ns: int | None = None
+        self._client_handlers: dict[type, _Handler] = {
+            m.Submit: self._on_submit,
+            m.Ack: self._on_terminals_taken,
+            m.Cancel: self._on_cancel,
+            m.Query: self._on_query,
+            m.Heartbeat: self._on_nothing,
+            m.Goodbye: self._on_goodbye,
+        }
+        self._agent_handlers: dict[type, _Handler] = {
+            m.Result: self._on_result,
+            m.Offer: self._on_offer,
+            m.Started: self._on_started,
+            m.Heartbeat: self._on_heartbeat,
+            m.Goodbye: self._on_goodbye,
+        }
+
+    # --- One turn ---------------------------------------------------------------------------------
+
+    def step(self, now_ns: int, events: Sequence[Event]) -> list[Effect]:
+        """Take in what happened until `now_ns` and decide. Times never go back."""
+        self._set_time(now_ns)
+        for event in events:
+            if type(event) is Received:
+                self._receive(event)
+            elif type(event) is PeerGone:
+                self._peer_gone(event)
+            else:
+                assert type(event) is Malformed
+                self._malformed(event)
+        for handler, subject in self.tables.timers.due(now_ns):
+            handler(subject)
+        self._placing.dispatch()
+        self._watching.look()
+        effects = self.tables.outbox.collect()
+        self._wake_ns = self.tables.timers.next_at()
+        return effects
+
+    def wake_at(self) -> int | None:
+        """When the next step is due even if nothing happens."""
+        return self._wake_ns
+
+    def _set_time(self, now_ns: int) -> None:
+        tables = self.tables
+        passed_ns = now_ns - tables.now_ns if tables.now_ns else 0
+        if self._wake_ns is not None and now_ns - self._wake_ns > _STALL_NS:
+            # We slept over a timer: whatever peers sent meanwhile may still lie in the socket.
+            stalled_ns = now_ns - self._wake_ns
+            tables.counters["stalls"] += 1
+            tables.outbox.log("warning", f"the broker stood still for {stalled_ns / 1e9:.1f} s")
+            passed_ns -= stalled_ns
+        tables.live_ns += max(0, passed_ns)
+        tables.now_ns = now_ns
+
+    # --- Receiving --------------------------------------------------------------------------------
+
+    def _receive(self, event: Received) -> None:
+        tables = self.tables
+        number, message = event.envelope.number, event.envelope.message
+        if type(message) is m.Hello:
+            self._sessions.hello(event.peer, message)
+            return
+        session = tables.sessions.get(event.peer)
+        if session is None:
+            tables.counters["messages_unknown_peer"] += 1
+            if type(message) is not m.Resync:
+                tables.outbox.send_outside(event.peer, m.Resync("unknown session"))
+            return
+        verdict = session.sequence.judge(event.envelope.session, number)
+        if verdict is Verdict.TAKE:
+            session.heard_ns = tables.live_ns
+            record = session.record
+            is_client = type(record) is Client
+            handlers = self._client_handlers if is_client else self._agent_handlers
+            handler = handlers.get(type(message))
+            if handler is None:
+                role = "a client" if is_client else "an agent"
+                self._violation(session, f"{role} may not send {type(message).__name__.upper()}")
+            else:
+                handler(session, message)
+        elif verdict is Verdict.DROP:
+            tables.counters["messages_repeated"] += 1
+        else:
+            tables.counters["sessions_out_of_step"] += 1
+            self._sessions.lose(session)
+            tables.outbox.send_outside(event.peer, m.Resync("out of step"))
+
+    def _peer_gone(self, event: PeerGone) -> None:
+        session = self.tables.sessions.get(event.peer)
+        if session is not None:
+            self._sessions.lose(session)
+
+    def _malformed(self, event: Malformed) -> None:
+        self.tables.counters["messages_malformed"] += 1
+        session = self.tables.sessions.get(event.peer)
+        if session is not None:
+            self._violation(session, event.reason)
+
+    def _violation(self, session: Session, text: str) -> None:
+        """After an error a session is dead, never half alive; the peer may begin a new one."""
+        self.tables.counters["violations"] += 1
+        self.tables.outbox.log("warning", f"{session.record.name}: {text}; session ended")
+        self.tables.outbox.send_outside(session.peer, m.Refused("violation", text[:200]))
+        self._sessions.lose(session)
+
+    # --- Messages of clients ----------------------------------------------------------------------
+
+    def _on_submit(self, session: Session, message: m.Submit) -> None:
+        tables, lifecycle = self.tables, self._lifecycle
+        client = session.record
+        assert isinstance(client, Client)
+        tables.outbox.accepted(session)
+        tasks = tables.tasks
+        rejected: list[tuple[bytes, str, str]] = []
+        for task_id, name, payload, chosen in message.items:
+            function = tables.functions.get(name) or tables.function(name)
+            options = function.options if chosen is None else chosen
+            task = tasks.get(task_id)
+            if task is not None:
+                if task.client is not client or not same_call(task, function, payload):
+                    tables.counters["tasks_conflicting"] += 1
+                    rejected.append((task_id, "conflict", "another task has this id"))
+                continue
+            refusal = lifecycle.refusal(client, function, payload, options.queue)
+            if refusal is not None:
+                rejected.append((task_id, *refusal))
+            elif message.again:
+                self._recovery.claim(client, task_id, function, payload, options)
+            else:
+                lifecycle.accept(client, task_id, function, payload, options)
+        if rejected:
+            tables.counters["tasks_rejected"] += len(rejected)
+            tables.outbox.send(session, m.Rejected(rejected))
+
+    def _on_terminals_taken(self, session: Session, message: m.Ack) -> None:
+        client = session.record
+        assert isinstance(client, Client)
+        flights = client.flights
+        while flights and flights[0][0] <= message.upto:
+            for task in flights.popleft()[1]:
+                self._lifecycle.forget(task)
+        self.tables.outbox.more_room(client)
+
+    def _on_cancel(self, session: Session, message: m.Cancel) -> None:
+        for task_id, _ in message.items:
+            task = self.tables.tasks.get(task_id)
+            if task is not None:
+                self._lifecycle.cancel(task)
+
+    def _on_query(self, session: Session, message: m.Query) -> None:
+        ok, body = answer(self.tables, message.what, message.arguments)
+        self.tables.outbox.send(session, m.Answer(message.number, ok, body))
+
+    def _on_nothing(self, session: Session, message: m.Heartbeat) -> None:
+        pass
+
+    def _on_goodbye(self, session: Session, message: m.Goodbye) -> None:
+        self._sessions.goodbye(session, message.reason)
+
+    # --- Messages of agents -----------------------------------------------------------------------
+
+    def _on_result(self, session: Session, message: m.Result) -> None:
+        tables, lifecycle = self.tables, self._lifecycle
+        agent = session.record
+        assert isinstance(agent, Agent)
+        open_tasks = agent.open
+        for item in message.items:
+            task_id, fence, outcome, payload, run_us, facts = item
+            task = open_tasks.get(task_id)
+            if task is None or task.fence != fence:
+                if not self._recovery.orphan_result(agent, item):
+                    tables.counters["results_stale"] += 1
+            elif outcome == m.DONE:
+                lifecycle.finish(task, payload, run_us)
+            else:
+                lifecycle.settle(task, outcome, payload, run_us, facts)
+        self._sessions.acknowledge(session, ACK_DELAY_NS, _ACK_MESSAGES)
+
+    def _on_offer(self, session: Session, message: m.Offer) -> None:
+        agent = session.record
+        assert isinstance(agent, Agent)
+        self._placing.offer(agent, message)
+        if message.held is not None:
+            self._recovery.inventory(agent, list(message.held))
+        if message.functions is not None:
+            self._watching.functions_changed(agent.queues)
+
+    def _on_started(self, session: Session, message: m.Started) -> None:
+        for task_id, fence in message.items:
+            self._note_started(session, task_id, fence)
+
+    def _on_heartbeat(self, session: Session, message: m.Heartbeat) -> None:
+        agent = session.record
+        assert isinstance(agent, Agent)
+        agent.workers = tuple(message.workers)
+        for task_id, fence, _ in message.running:
+            self._note_started(session, task_id, fence)
+
+    def _note_started(self, session: Session, task_id: bytes, fence: int) -> None:
+        agent = session.record
+        assert isinstance(agent, Agent)
+        task: Task | None = agent.open.get(task_id)
+        if task is not None and task.fence == fence and task.state is State.ASSIGNED:
+            self.tables.move(task, Cause.START)
+
+    # --- For people and tests ---------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Recount all redundant state; raises AssertionError. For tests: linear in all tasks."""
+        self.tables.check()
+
+    def __repr__(self) -> str:
+        tables = self.tables
+        workers = sum(agent.slots for agent in tables.agents.values())
+        queued = sum(queue.count for queue in tables.queues.values())
+        return f"<Broker {workers} workers, {queued} queued, {len(tables.tasks)} tasks>"
+

@@ -1,0 +1,287 @@
+"""The lines in which ready tasks wait: queue, priority, client, and then first in, first out.
+
+Strict priorities with ageing; inside one, clients take turns; inside a client, the order of
+acceptance, also for tasks that come back. A task whose function only some agents of the queue offer
+stands in a line of its own, so that it holds up nobody. No I/O, no clock.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from typing import Final
+
+from evener_broker.records import Agent, Client, Function, Task
+from evener_broker.transitions import State
+from evener_wire.limits import AGEING_NS, PRIORITY_MAX, PRIORITY_MIN
+
+# A line forgets ended tasks when it comes to them; it looks for them once this many piled up.
+_SWEEP_MIN: Final = 64
+
+# How often a queue looks for overdue tasks. A hundredth of the ageing time is near enough.
+_AGEING_LOOK_NS: Final = AGEING_NS // 100
+
+
+class Fifo:
+    """Tasks in the order of their acceptance numbers. Those that ended meanwhile are skipped."""
+
+    __slots__ = ("_back", "_new")
+
+    def __init__(self) -> None:
+        self._new: deque[Task] = deque()
+        self._back: list[tuple[int, Task]] = []
+
+    def add(self, task: Task) -> None:
+        """Put a task in its place: usually the end, since numbers grow."""
+        if self._new and task.number < self._new[-1].number:
+            heapq.heappush(self._back, (task.number, task))
+        else:
+            self._new.append(task)
+
+    def head(self) -> Task | None:
+        """The next task, or None."""
+        new, back = self._new, self._back
+        while new and new[0].state is not State.QUEUED:
+            new.popleft()
+        while back and back[0][1].state is not State.QUEUED:
+            heapq.heappop(back)
+        if back and (not new or back[0][0] < new[0].number):
+            return back[0][1]
+        return new[0] if new else None
+
+    def pop(self) -> None:
+        """Take out the task that `head` just gave."""
+        new, back = self._new, self._back
+        if back and (not new or back[0][0] < new[0].number):
+            heapq.heappop(back)
+        else:
+            new.popleft()
+
+    def sweep(self) -> None:
+        """Forget the tasks that ended while they waited here."""
+        self._new = deque(task for task in self._new if task.state is State.QUEUED)
+        self._back = [entry for entry in self._back if entry[1].state is State.QUEUED]
+        heapq.heapify(self._back)
+
+    def __iter__(self) -> Iterator[Task]:
+        for task in sorted([*self._new, *(task for _, task in self._back)], key=_number):
+            if task.state is State.QUEUED:
+                yield task
+
+
+def _number(task: Task) -> int:
+    return task.number
+
+
+class Lane:
+    """What one client has waiting at one priority of one queue."""
+
+    __slots__ = ("common", "count", "gone", "level", "special")
+
+    def __init__(self, level: Level) -> None:
+        self.level: Final = level
+        self.common: Final = Fifo()
+        self.special: Final[dict[Function, Fifo]] = {}
+        self.count = 0
+        self.gone = 0
+
+    def add(self, task: Task, everybody: bool) -> None:
+        """Put a task in line. `everybody`: all agents of the queue offer its function."""
+        self.count += 1
+        (self.common if everybody else self._line_of(task.function)).add(task)
+
+    def _line_of(self, function: Function) -> Fifo:
+        line = self.special.get(function)
+        if line is None:
+            line = self.special[function] = Fifo()
+        return line
+
+    def head_for(self, agent: Agent) -> tuple[Fifo, Task] | None:
+        """The next task that this agent can run, with the line it stands in."""
+        common = self.common
+        while (task := common.head()) is not None:
+            if task.function.by_value or task.function in agent.functions:
+                break
+            # Its agents are others than it seemed when it came: let it wait for them aside.
+            common.pop()
+            self._line_of(task.function).add(task)
+        best = None if task is None else (common, task)
+        if self.special:
+            for function, line in list(self.special.items()):
+                first = line.head()
+                if first is None:
+                    del self.special[function]
+                elif (function.by_value or function in agent.functions) and (
+                    best is None or first.number < best[1].number
+                ):
+                    best = (line, first)
+        return best
+
+    def oldest(self) -> Task | None:
+        """The task that has waited longest, whoever can run it."""
+        heads = [line.head() for line in (self.common, *self.special.values())]
+        return min((head for head in heads if head is not None), key=_number, default=None)
+
+    def forget_one(self) -> None:
+        """One of the waiting tasks ended; sweep when there are many such."""
+        self.count -= 1
+        self.gone += 1
+        if self.gone >= _SWEEP_MIN and self.gone > self.count:
+            self.gone = 0
+            for line in (self.common, *self.special.values()):
+                line.sweep()
+
+    def tasks(self) -> Iterator[Task]:
+        """All that wait here."""
+        yield from self.common
+        for line in self.special.values():
+            yield from line
+
+
+class Level:
+    """One priority of one queue: the lanes of the clients that have something waiting, by turns."""
+
+    __slots__ = ("count", "lanes", "priority", "turns")
+
+    def __init__(self, priority: int) -> None:
+        self.priority: Final = priority
+        self.count = 0
+        self.lanes: Final[dict[Client, Lane]] = {}
+        self.turns: Final[deque[Client]] = deque()
+
+    def add(self, task: Task, everybody: bool) -> None:
+        """Put a task in line behind those of its client."""
+        lane = self.lanes.get(task.client)
+        if lane is None:
+            lane = self.lanes[task.client] = Lane(self)
+            self.turns.append(task.client)
+        lane.add(task, everybody)
+        self.count += 1
+
+    def next_for(self, agent: Agent) -> tuple[Lane, Fifo, Task] | None:
+        """The next task for this agent, from the client whose turn it is."""
+        turns = self.turns
+        for _ in range(len(turns)):
+            lane = self.lanes[turns[0]]
+            if lane.count == 0:
+                del self.lanes[turns.popleft()]
+                continue
+            found = lane.head_for(agent)
+            if found is not None:
+                return lane, *found
+            turns.rotate(-1)
+        return None
+
+
+class Queue:
+    """A queue by name: its lines, and the agents that serve it, split by their credit."""
+
+    __slots__ = (
+        "_looked_ns",
+        "_overdue",
+        "agents",
+        "ahead",
+        "busy",
+        "common",
+        "count",
+        "idle",
+        "levels",
+        "name",
+        "unserved_ns",
+        "warned",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name: Final = name
+        self.levels: Final = [Level(n) for n in range(PRIORITY_MIN, PRIORITY_MAX + 1)]
+        # The levels where something waits, most urgent first.
+        self.busy: list[Level] = []
+        self.count = 0
+        self.agents: set[Agent] = set()
+        # Agents with a free worker, and agents that may get work ahead of one: both in rotation.
+        self.idle: Final[OrderedDict[Agent, None]] = OrderedDict()
+        self.ahead: Final[OrderedDict[Agent, None]] = OrderedDict()
+        # Functions that every agent of the queue offers.
+        self.common: frozenset[Function] = frozenset()
+        # Since when tasks wait here without anybody to serve them, and whether we said so.
+        self.unserved_ns: int | None = None
+        self.warned = False
+        self._overdue: Level | None = None
+        self._looked_ns = 0
+
+    def add(self, task: Task) -> None:
+        """Put a ready task in line."""
+        function = task.function
+        level = self.levels[task.options.priority]
+        level.add(task, function.by_value or function in self.common)
+        self.count += 1
+        if level.count == 1:
+            self.busy.append(level)
+            self.busy.sort(key=_urgency)
+
+    def next_for(self, agent: Agent, now_ns: int) -> tuple[Lane, Fifo, Task] | None:
+        """The next task that this agent can run: the overdue first, then the highest priority."""
+        if len(self.busy) > 1:
+            # Only with several priorities at work can one starve another.
+            overdue = self._look_for_overdue(now_ns)
+            if overdue is not None and (found := overdue.next_for(agent)) is not None:
+                return found
+        for level in self.busy:
+            found = level.next_for(agent)
+            if found is not None:
+                return found
+        return None
+
+    def _look_for_overdue(self, now_ns: int) -> Level | None:
+        # A walk over all lanes, so not for each task.
+        if now_ns - self._looked_ns >= _AGEING_LOOK_NS:
+            self._looked_ns = now_ns
+            levels = (level for level in reversed(self.busy[1:]) if _is_overdue(level, now_ns))
+            self._overdue = next(levels, None)
+        return self._overdue
+
+    def take(self, lane: Lane, line: Fifo) -> None:
+        """Take out the task that `next_for` just gave; its client goes to the end of the turns."""
+        line.pop()
+        lane.count -= 1
+        level = lane.level
+        level.turns.rotate(-1)
+        self._leave(level)
+
+    def forget(self, task: Task) -> None:
+        """A waiting task ended."""
+        level = self.levels[task.options.priority]
+        level.lanes[task.client].forget_one()
+        self._leave(level)
+
+    def _leave(self, level: Level) -> None:
+        self.count -= 1
+        level.count -= 1
+        if level.count == 0:
+            self.busy.remove(level)
+            level.lanes.clear()
+            level.turns.clear()
+
+    def tasks(self) -> Iterator[Task]:
+        """All that wait here, most urgent priority first."""
+        for level in reversed(self.levels):
+            for lane in level.lanes.values():
+                yield from lane.tasks()
+
+    def recount_common(self) -> None:
+        """Note which functions all agents of the queue offer; after each change of either."""
+        offers = [agent.functions for agent in self.agents]
+        self.common = frozenset.intersection(*offers) if offers else frozenset()
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.name}, {self.count} waiting, {len(self.agents)} agents>"
+
+
+def _urgency(level: Level) -> int:
+    return -level.priority
+
+
+def _is_overdue(level: Level, now_ns: int) -> bool:
+    heads = (lane.oldest() for lane in level.lanes.values())
+    return any(head is not None and now_ns - head.since_ns >= AGEING_NS for head in heads)

@@ -1,0 +1,220 @@
+"""The broker as a process: configuration, address, signals, files, and the way out.
+
+`serve` is what `evener broker` and `python -m evener_broker` run. It returns an exit code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import logging
+import os
+import random
+import resource
+import signal
+import socket as sockets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from evener_broker.core import BrokerCore
+from evener_broker.runtime import RuntimeFiles, runtime_folder
+from evener_broker.shell import Shell, router
+from evener_wire.errors import EvenerError, UsageError
+
+_log = logging.getLogger("evener.broker")
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_UNREACHABLE = 69
+EXIT_SIGINT = 130
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_PORTS_TRIED_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerConfig:
+    """How a broker is started.
+
+    `port` 0 takes any free port. `insecure` allows addresses that other machines reach, without
+    encryption and without keys. `ready_fd` gets one JSON line once the broker listens, or why it
+    does not. The broker stops when `lifeline_fd` reaches its end of file: its parent is gone.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 7450
+    insecure: bool = False
+    ready_fd: int | None = None
+    lifeline_fd: int | None = None
+    log_level: str = "info"
+    runtime_dir: str | None = None
+
+
+class AddressError(EvenerError):
+    """Raised when the broker cannot listen where it should."""
+
+
+def serve(config: BrokerConfig) -> int:
+    """Run a broker until SIGTERM, SIGINT, or the end of its parent. Returns the exit code."""
+    with contextlib.ExitStack() as stack:
+        try:
+            _refuse_open_host(config)
+            folder = Path(config.runtime_dir) if config.runtime_dir else runtime_folder()
+            files = RuntimeFiles(folder)
+            context = stack.enter_context(_context())
+            socket = router(context)
+            stack.callback(socket.close, linger=0)
+            address = _bind(socket, config)
+            epoch = files.next_epoch()
+            files.publish(address, epoch)
+            stack.callback(files.remove)
+        except (EvenerError, OSError) as error:
+            return _report_failure(config, error)
+        return _run(config, stack, socket, address, epoch)
+
+
+def _run(
+    config: BrokerConfig,
+    stack: contextlib.ExitStack,
+    socket: zmq.Socket[bytes],
+    address: str,
+    epoch: int,
+) -> int:
+    facts = {"host": sockets.gethostname(), "pid": os.getpid()}
+    core = BrokerCore(os.urandom(16), epoch, random.Random(os.urandom(16)), facts=facts)
+    code = EXIT_OK
+
+    def on_signal() -> None:
+        nonlocal code
+        numbers = os.read(signal_fd, 64)
+        code = EXIT_SIGINT if signal.SIGINT in numbers else EXIT_OK
+        shell.stop()
+
+    def on_lifeline() -> None:
+        shell.stop()
+
+    signal_fd = stack.enter_context(_signals())
+    wakers = {signal_fd: on_signal}
+    if config.lifeline_fd is not None:
+        wakers[config.lifeline_fd] = on_lifeline
+    shell = Shell(core, socket, wakers)
+    _raise_file_limit()
+    # The tables hold no cycles once a task ended, and a collector that walks a million queued tasks
+    # would stop the loop for a second.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    _log.info("broker ready on %s", address)
+    _log.info("memory mode: accepted tasks live as long as this process")
+    _tell_parent(config, {"event": "ready", "address": address, "pid": os.getpid()})
+    shell.run()
+    _log.info("broker stopped: %r", core)
+    return code
+
+
+@contextlib.contextmanager
+def _context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        yield context
+    finally:
+        context.term()
+
+
+def _refuse_open_host(config: BrokerConfig) -> None:
+    if config.host not in _LOOPBACK and not config.insecure:
+        raise UsageError(
+            f"--host {config.host} lets other machines connect, and connections are neither "
+            f"encrypted nor authenticated: whoever reaches the port can run tasks. Keep the "
+            f"default 127.0.0.1, or add --insecure on a network that you trust as a whole"
+        )
+
+
+def _bind(socket: zmq.Socket[bytes], config: BrokerConfig) -> str:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    try:
+        socket.bind(f"tcp://{host}:{config.port or '*'}")
+    except zmq.ZMQError as error:
+        raise AddressError(_why_not(config, error)) from error
+    port = str(socket.getsockopt_string(zmq.LAST_ENDPOINT)).rpartition(":")[2]
+    return f"tcp://{host}:{port}"
+
+
+def _why_not(config: BrokerConfig, error: zmq.ZMQError) -> str:
+    place = f"{config.host}:{config.port}"
+    if error.errno == zmq.EADDRINUSE:
+        free = _next_free_port(config)
+        other = f" Free: --port {free}" if free else ""
+        return f"cannot listen on {place}: {_who_listens(config.port)} has this port.{other}"
+    if error.errno == zmq.EADDRNOTAVAIL or error.errno == zmq.ENODEV:
+        return f"cannot listen on {place}: this machine has no such address"
+    return f"cannot listen on {place}: {error.strerror}"
+
+
+def _who_listens(port: int) -> str:
+    import psutil
+
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                if connection.pid is None:
+                    break
+                name = psutil.Process(connection.pid).name()
+                return f"{name} (pid {connection.pid})"
+    return "another process"
+
+
+def _next_free_port(config: BrokerConfig) -> int | None:
+    family = sockets.AF_INET6 if ":" in config.host else sockets.AF_INET
+    for port in range(config.port + 1, min(config.port + _PORTS_TRIED_MAX, 65_536)):
+        with sockets.socket(family, sockets.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+            probe.bind((config.host, port))
+            return port
+    return None
+
+
+def _raise_file_limit() -> None:
+    """Each connection takes a file descriptor: allow as many as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[int]:
+    """A pipe that gets the number of each SIGINT and SIGTERM; nothing is raised anywhere."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    handlers = {n: signal.signal(n, _ignore) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield reader
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)
+
+
+def _ignore(number: int, frame: object) -> None:
+    """Without a handler of ours Python would not write to the pipe."""
+
+
+def _report_failure(config: BrokerConfig, error: Exception) -> int:
+    code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_UNREACHABLE
+    if config.ready_fd is None:
+        _log.error("%s", error)
+    _tell_parent(config, {"event": "error", "code": code, "text": str(error)})
+    return code
+
+
+def _tell_parent(config: BrokerConfig, facts: dict[str, Any]) -> None:
+    if config.ready_fd is not None:
+        with contextlib.suppress(OSError):
+            os.write(config.ready_fd, json.dumps(facts).encode() + b"\n")

@@ -1,0 +1,24 @@
+"""What to say when nobody offers a function. Pure text; decides nothing."""
+
+from __future__ import annotations
+
+import difflib
+
+from evener_broker.lines import Queue
+from evener_broker.records import Function
+from evener_wire import messages as m
+
+
+def unknown_function(function: Function, queue: Queue) -> m.Facts | None:
+    """What to tell the client when nobody offers a function; None if somebody may."""
+    if function.by_value or function.agents or not queue.agents:
+        return None
+    known = sorted({f.name for agent in queue.agents for f in agent.functions})
+    closest = tuple(difflib.get_close_matches(function.name, known, n=3, cutoff=0.5))
+    hint = f"Closest: {', '.join(closest)}. " if closest else ""
+    slots = sum(agent.slots for agent in queue.agents)
+    text = (
+        f'no worker knows "{function.name}". {hint}Known on {slots} workers: {len(known)} '
+        f"functions (evener ls functions). Did you restart the workers after adding it?"
+    )
+    return {"reason": "unknown_function", "text": text, "closest": closest}

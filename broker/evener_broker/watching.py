@@ -1,0 +1,135 @@
+"""What the broker does about work that waits although it should not.
+
+Work ahead that is late while other agents are idle is recalled; a queue that nobody serves is told
+to its clients, once; tasks of a function that nobody ever offered fail. Changes: recall marks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from evener_broker.lifecycle import Lifecycle
+from evener_broker.lines import Queue
+from evener_broker.records import Agent, Client, Function, Task
+from evener_broker.tables import Tables
+from evener_broker.transitions import State
+from evener_broker.unknown import unknown_function
+from evener_wire import messages as m
+from evener_wire.limits import LOOKAHEAD_NS, SECOND_NS
+
+# Work ahead is late when it waited twice as long as it should have.
+LATE_NS: Final = 2 * LOOKAHEAD_NS
+
+# How long tasks wait in a queue without agents before their clients hear about it.
+UNSERVED_NOTICE_NS: Final = 3 * SECOND_NS
+
+# How long a task may wait for a function that no agent of its queue offers. Agents that start
+# together do not come at the same moment.
+UNKNOWN_FUNCTION_NS: Final = 5 * SECOND_NS
+
+
+class Watching:
+    """Caller: the broker core, after each dispatch."""
+
+    def __init__(self, tables: Tables, lifecycle: Lifecycle) -> None:
+        self._tables = tables
+        self._lifecycle = lifecycle
+        self._armed = False
+
+    def look(self) -> None:
+        """Arm the timers for what should not last. Cheap: called in every step."""
+        hungry = False
+        for queue in self._tables.queues.values():
+            if queue.count == 0:
+                hungry = hungry or bool(queue.idle)
+            elif not queue.agents and queue.unserved_ns is None:
+                queue.unserved_ns = self._tables.now_ns
+                at_ns = self._tables.now_ns + UNSERVED_NOTICE_NS
+                self._tables.timers.set(at_ns, self._on_unserved, queue)
+        if hungry and not self._armed and any(map(_works_ahead, self._tables.agents.values())):
+            self._armed = True
+            self._tables.timers.set(self._tables.now_ns + LATE_NS, self._on_late, None)
+
+    # --- Work ahead that is late ------------------------------------------------------------------
+
+    def _on_late(self, _: object) -> None:
+        self._armed = False
+        for queue in self._tables.queues.values():
+            if queue.count == 0 and queue.idle:
+                self._recall_for(queue)
+
+    def _recall_for(self, queue: Queue) -> None:
+        """Take back, for the free workers of a queue, what waits longest behind busy ones."""
+        free = sum(agent.slots - agent.held() for agent in queue.idle)
+        for agent in sorted(queue.agents, key=lambda a: (-len(a.open), a.name)):
+            if free <= 0 or agent.session is None or not _works_ahead(agent):
+                continue
+            found = self._late_of(agent, queue, free)
+            free -= len(found)
+            if found:
+                items = [(task.id, task.fence) for task in found]
+                for task in found:
+                    task.recalled = True
+                self._tables.outbox.attempts(agent.session, m.Recall, items)
+
+    def _late_of(self, agent: Agent, queue: Queue, most: int) -> list[Task]:
+        most = min(most, agent.held() - agent.slots)
+        found: list[Task] = []
+        for task in reversed(agent.open.values()):
+            if len(found) >= most:
+                break
+            if (
+                task.state is State.ASSIGNED
+                and not task.recalled
+                and task.options.queue == queue.name
+                and self._tables.now_ns - task.since_ns >= LATE_NS
+                and any(_can_run(other, task.function) for other in queue.idle)
+            ):
+                found.append(task)
+        return found
+
+    # --- Functions that nobody offers -------------------------------------------------------------
+
+    def functions_changed(self, queues: Sequence[str]) -> None:
+        """Agents told what they offer: look, after a while, for tasks that nobody knows."""
+        at_ns = self._tables.now_ns + UNKNOWN_FUNCTION_NS
+        for name in queues:
+            self._tables.timers.set(at_ns, self._on_unknown, self._tables.queue(name))
+
+    def _on_unknown(self, queue: Queue) -> None:
+        for task in list(queue.tasks()):
+            # A function that ran before is only away; one that never ran is most likely a mistake.
+            if task.function.runs == 0 and (facts := unknown_function(task.function, queue)):
+                self._lifecycle.fail_unknown(task, facts)
+
+    # --- Queues that nobody serves ----------------------------------------------------------------
+
+    def _on_unserved(self, queue: Queue) -> None:
+        tables = self._tables
+        since_ns = queue.unserved_ns
+        if queue.agents or queue.count == 0 or since_ns is None:
+            queue.unserved_ns = None
+            return
+        if queue.warned or tables.now_ns - since_ns < UNSERVED_NOTICE_NS:
+            return
+        queue.warned = True
+        served = sorted({name for agent in tables.agents.values() for name in agent.queues})
+        who = f"workers serve: {', '.join(served)}" if served else "no worker is connected"
+        text = (
+            f'{queue.count} tasks wait for queue "{queue.name}" but no connected worker serves it '
+            f"({who})"
+        )
+        tables.outbox.log("warning", text)
+        waiting: dict[Client, None] = {task.client: None for task in queue.tasks()}
+        for client in waiting:
+            if client.session is not None:
+                tables.outbox.send(client.session, m.Notice("unserved_queue", text))
+
+
+def _works_ahead(agent: Agent) -> bool:
+    return agent.held() > agent.slots
+
+
+def _can_run(agent: Agent, function: Function) -> bool:
+    return function.by_value or function in agent.functions
