@@ -1,0 +1,52 @@
+# One command each. Every target makes its own .venv and needs Python 3.11+, make and a package index.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST_ARGS ?=
+
+.PHONY: help demo test check format bench clean
+
+help:
+	@echo "make demo    run the main job on a local cluster and kill a worker half-way"
+	@echo "make test    run all tests            (one: make test PYTEST_ARGS='-k name')"
+	@echo "make check   ruff, mypy, basedpyright, and the tests over the source"
+	@echo "make format  let ruff format and fix what it can"
+	@echo "make bench   measure, print a table, write JSON"
+	@echo "make clean   remove what these made"
+
+demo: $(STAMP)
+	@$(BIN)/evener demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) </dev/null
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+	$(BIN)/python -m pytest -q tests/test_tidy.py </dev/null
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py
+
+# Debian's python3 may lack ensurepip; then the pip of the system fills the new environment.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "evener needs Python 3.11 or newer, and $(PYTHON) is older. Name one: make PYTHON=python3.12" >&2; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
+		rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV) && \
+		$(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
