@@ -1,4 +1,4 @@
-"""The two families of errors: ours (the caller used evener wrongly) and the peer's (the other side did).
+"""The two families of errors: ours (evener was used wrongly) and the peer's (the other side erred).
 
 Everything evener raises on purpose derives from `EvenerError`. The parts add their own subclasses;
 only what the wire itself needs stands here.
@@ -6,7 +6,7 @@ only what the wire itself needs stands here.
 
 
 class EvenerError(Exception):
-    """Base of every error evener raises on purpose. Anything else that escapes is a bug in evener."""
+    """Base of every error that evener raises on purpose. Anything else that escapes is a bug."""
 
 
 class UsageError(EvenerError):
@@ -14,4 +14,4 @@ class UsageError(EvenerError):
 
 
 class PeerError(EvenerError):
-    """Raised when the other side of a connection sent something that the protocol does not allow."""
+    """Raised when the other side of a connection sent what the protocol does not allow."""

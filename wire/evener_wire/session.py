@@ -1,7 +1,7 @@
 """The numbering of messages within a session, alike in broker, agent and client.
 
-Each side numbers its messages 1, 2, 3, ... A receiver takes exactly the next number: a smaller one is
-an old or repeated message and is dropped, a larger one means that something was lost, and the
+Each side numbers its messages 1, 2, 3, ... A receiver takes exactly the next number: a smaller one
+is an old or repeated message and is dropped, a larger one means that something was lost, and the
 session starts anew with HELLO. So inside a session nothing is missing, doubled or out of order,
 whatever the transport did; and across sessions everything open is told again.
 """
