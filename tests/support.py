@@ -116,14 +116,14 @@ def command_line(pid: int) -> str:
 
 
 class Processes:
-    """The child processes that one test starts; whatever still runs at its end is killed, by pid."""
+    """The child processes that one test starts; what still runs at its end is killed, by pid."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self.environment = environment
         self.started: list[subprocess.Popen[str]] = []
 
     def start(self, *argv: str | os.PathLike[str], **options: Any) -> subprocess.Popen[str]:
-        """A child with pipes for stdout and stderr and nothing on stdin, unless `options` differ."""
+        """A child with pipes for stdout and stderr, nothing on stdin, unless `options` differ."""
         settings: dict[str, Any] = {
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,
