@@ -1,0 +1,210 @@
+"""A function that workers know by name: callable here as before, and submitted to run there.
+
+Rules of this file: no connection. `submit` and `map` hand over to the client in whose `with` block
+the caller stands. A call is checked against the signature before anything is sent; the check costs
+next to nothing when the call fits.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from weakref import WeakSet
+
+from evener.errors import BadArguments, UnknownFunction
+from evener.options import TaskOptions, merge
+
+if TYPE_CHECKING:
+    from typing import Self, Unpack
+
+    from evener.app import App
+    from evener.client import Client
+    from evener.future import Future
+    from evener_wire.messages import Options
+
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
+
+
+class Function(Generic[P, R]):
+    """A registered function. Calling it runs it here; `submit` runs it on the cluster.
+
+    `name` is what workers know it by, `function` the plain function, `signature` its signature or
+    None where Python knows none (some built-in functions).
+    """
+
+    def __init__(
+        self,
+        app: App,
+        name: str,
+        function: Callable[..., Any],
+        options: Options | None = None,
+    ) -> None:
+        update_wrapper(self, function)
+        self.app = app
+        self.name = name
+        self.function = function
+        self.task_options = options
+        """What the decorator and `options()` asked for; None: nothing."""
+        self.signature = _signature(function)
+        self._shape = _Shape(self.signature)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        result: R = self.function(*args, **kwargs)
+        return result
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Runs it on the cluster of the innermost `with Client()` or `with LocalCluster()`.
+
+        Returns at once. Raises `BadArguments`, `NotSendable`, and `UsageError` outside of such a
+        block.
+        """
+        return _current_client().submit(self, *args, **kwargs)
+
+    def map(self, *iterables: Iterable[Any], **options: Any) -> Iterator[R]:
+        """Runs it for each item (several iterables: for their items side by side), in order.
+
+        The options are those of `Client.map`.
+        """
+        return _current_client().map(self, *iterables, **options)
+
+    def options(self, **options: Unpack[TaskOptions]) -> Self:
+        """The same function, whose tasks are treated otherwise. Raises `UsageError`."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy.task_options = merge(self.task_options, options)
+        return copy
+
+    def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Raises `BadArguments` where the call does not fit the signature."""
+        if self._shape.surely_fits(args, kwargs) or self.signature is None:
+            return
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise BadArguments(self.name, f"{error}, signature: {self.signature}") from None
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the positional parameters, for messages."""
+        return self._shape.positional
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _find, (self.app.module, self.app.name, self.name, self.task_options)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+
+class AsyncFunction(Function[P, R]):
+    """A registered `async def`: awaited when called here, its awaited result when submitted."""
+
+    # A call here gives what `async def` gives; R is what a worker returns. Nobody who holds it as a
+    # plain Function calls it in place: the client only submits.
+    def __call__(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]:
+        result: Coroutine[Any, Any, R] = self.function(*args, **kwargs)
+        return result
+
+
+# --- Whether a call fits --------------------------------------------------------------------------
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+
+
+class _Shape:
+    """What is known of a signature without binding: enough to say yes to most calls at once."""
+
+    __slots__ = ("_any_keyword", "_keywords", "_most", "_needed", "_plain_least", "positional")
+
+    def __init__(self, signature: inspect.Signature | None) -> None:
+        kinds = inspect.Parameter
+        parameters = [] if signature is None else [*signature.parameters.values()]
+        by_place = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        kinds_used = {p.kind for p in parameters}
+        self.positional = tuple(p.name for p in by_place)
+        self._most = sys.maxsize if kinds.VAR_POSITIONAL in kinds_used else len(by_place)
+        self._any_keyword = kinds.VAR_KEYWORD in kinds_used
+        # Which places a keyword can fill; those of keyword-only ones lie beyond every position.
+        self._keywords = {
+            p.name: place for place, p in enumerate(by_place) if p.kind is p.POSITIONAL_OR_KEYWORD
+        }
+        self._keywords.update((p.name, sys.maxsize) for p in parameters if p.kind is p.KEYWORD_ONLY)
+        self._needed = [(i, p.name) for i, p in enumerate(by_place) if p.default is p.empty]
+        self._needed += [
+            (sys.maxsize, p.name)
+            for p in parameters
+            if p.kind is p.KEYWORD_ONLY and p.default is p.empty
+        ]
+        self._plain_least = max((place + 1 for place, _ in self._needed), default=0)
+        if signature is None:
+            self._most, self._any_keyword = sys.maxsize, True
+
+    def surely_fits(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        given = len(args)
+        if not kwargs:
+            return self._plain_least <= given <= self._most
+        if given > self._most:
+            return False
+        keywords = self._keywords
+        for name in kwargs:
+            place = keywords.get(name)
+            if place is None:
+                if not self._any_keyword:
+                    return False
+            elif place < given:
+                return False
+        return all(place < given or name in kwargs for place, name in self._needed)
+
+
+# --- The current client ---------------------------------------------------------------------------
+
+_client_finder: Callable[[], Client] | None = None
+
+
+def _current_client() -> Client:
+    # Found once: an import statement on each submit would cost as much as encoding the call.
+    global _client_finder
+    if _client_finder is None:
+        from evener.client import current_client
+
+        _client_finder = current_client
+    return _client_finder()
+
+
+# --- By reference ---------------------------------------------------------------------------------
+
+live_apps: WeakSet[App] = WeakSet()
+"""Every app of this process; `App` adds itself."""
+
+
+def _find(module: str, app_name: str, name: str, options: Options | None) -> Function[Any, Any]:
+    """The function that was pickled by reference: of an app that is here, or can be imported."""
+    found = _among_live(app_name, name)
+    if found is None and module != "__main__":
+        importlib.import_module(module)
+        found = _among_live(app_name, name)
+    if found is None:
+        raise UnknownFunction(name)
+    if options == found.task_options:
+        return found
+    copy = found.options()
+    copy.task_options = options
+    return copy
+
+
+def _among_live(app_name: str, name: str) -> Function[Any, Any] | None:
+    for app in live_apps:
+        if app.name == app_name and name in app.functions:
+            return app.functions[name]
+    return None

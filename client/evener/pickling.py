@@ -1,0 +1,135 @@
+"""Pickle, for what msgpack cannot carry: large buffers beside the stream, blame when it fails.
+
+Rules of this file: no decision about trust is made here; `payload.py` asks first. The C pickler of
+the standard library does the work, and cloudpickle only where it has to: for what `__main__`
+defines (a worker has another `__main__`), for lambdas and for local functions and classes.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from evener_wire.errors import PeerError
+from evener_wire.limits import INLINE_BYTES_MAX
+from evener_wire.messages import Buffer
+
+PICKLE_FIRST_BYTE = 0x80
+"""Each pickle of protocol 2 and later begins with it; no msgpack array does."""
+
+# Buffers of one payload that travel as frames of their own; what comes after goes into the stream.
+# Larger: more of a message's frames (1 024) for one payload. Smaller: more copies.
+BUFFERS_MAX = 256
+
+# How deep the search goes for the part of an argument that cannot be pickled.
+_BLAME_DEPTH_MAX = 8
+_BLAME_ITEMS_MAX = 10_000
+
+
+def dump(value: object) -> tuple[bytes, list[Buffer]]:
+    """The pickle of a value, and its large buffers, not copied.
+
+    Raises whatever the pickling of a user's object raises.
+    """
+    buffers: list[Buffer] = []
+
+    def keep_in_stream(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            raw = buffer.raw()
+        except BufferError:  # not contiguous: only the pickler can copy it
+            return True
+        if raw.nbytes < INLINE_BYTES_MAX or len(buffers) == BUFFERS_MAX:
+            return True
+        buffers.append(raw)
+        return False
+
+    try:
+        stream = pickle.dumps(value, protocol=5, buffer_callback=keep_in_stream)
+        # A reference to a module by name holds the name as it is. More hits than references only
+        # cost time.
+        if b"__main__" not in stream:
+            return stream, buffers
+    except Exception as error:
+        if isinstance(error, RecursionError):
+            raise
+    buffers.clear()
+    return dump_by_value(value, keep_in_stream), buffers
+
+
+def dump_by_value(
+    value: object, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None
+) -> bytes:
+    """The pickle of a value with the functions and classes of `__main__` inside of it."""
+    import cloudpickle  # here, because it costs 20 ms and most programs never need it
+
+    stream: bytes = cloudpickle.dumps(value, protocol=5, buffer_callback=buffer_callback)
+    return stream
+
+
+def load(stream: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
+    """The value of a pickle from a trusted peer. Raises `PeerError` where that fails."""
+    try:
+        return pickle.loads(stream, buffers=buffers)
+    except Exception as error:
+        raise PeerError(f"cannot unpickle: {type(error).__name__}: {error}"[:2_000]) from error
+
+
+def type_label(value: object) -> str:
+    """How a message names the type of a value: `sqlite3.Connection`, `int`."""
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else _label(kind)
+
+
+def _label(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def blame(value: object, path: str) -> tuple[str, object, str]:
+    """Where below `path` the first part lies that cannot be pickled: its path, itself, and why."""
+    reason = _refusal(value)
+    for _ in range(_BLAME_DEPTH_MAX):
+        for step, part in _parts(value):
+            if (below := _refusal(part)) is not None:
+                path, value, reason = path + step, part, below
+                break
+        else:
+            break
+    return path, value, reason or "is not picklable"
+
+
+def _refusal(value: object) -> str | None:
+    try:
+        dump(value)
+    except RecursionError:
+        return "is nested too deep to be pickled"
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        # Python's own texts only repeat the type, which the message names already.
+        if not text or text[0].startswith(("cannot pickle", "Can't pickle", "Can't get")):
+            return "is not picklable"
+        return f"is not picklable ({type(error).__name__}: {text[0][:200]})"
+    return None
+
+
+def _parts(value: object) -> Iterator[tuple[str, object]]:
+    """The parts of a container or plain object, each with how Python would write the way to it."""
+    if isinstance(value, Mapping):
+        for number, (key, part) in enumerate(value.items()):
+            if number == _BLAME_ITEMS_MAX:
+                return
+            yield f"[{_short(key)}]", part
+    elif isinstance(value, (list, tuple)):
+        for index, part in enumerate(value[:_BLAME_ITEMS_MAX]):
+            yield f"[{index}]", part
+    elif isinstance(value, (set, frozenset)):
+        for part in value:
+            yield "", part
+    else:
+        for name, part in getattr(value, "__dict__", {}).items():
+            yield f".{name}", part
+
+
+def _short(key: object) -> str:
+    text = repr(key)
+    return text if len(text) <= 40 else text[:37] + "..."
