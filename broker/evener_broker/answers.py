@@ -108,11 +108,11 @@ def _task(tables: Tables, task: Task) -> _View:
         "priority": task.options.priority,
         "client": task.client.name,
         "host": task.agent.name if task.agent else None,
-        "attempt": task.attempts,
-        "starts": task.starts,
-        "failures": task.failures,
+        "attempt": m.attempt_of(task.fence),
+        "starts": task.tries.starts,
+        "failures": task.tries.failures,
         "payload_bytes": len(task.payload),
-        "facts": dict(task.facts) if task.facts else None,
+        "facts": dict(task.tries.facts) if task.tries.facts else None,
     }
 
 
@@ -170,7 +170,7 @@ def _clients(tables: Tables, arguments: m.Facts) -> Iterator[_View]:
             "instance": client.instance.hex(),
             "connected": client.session is not None,
             "open": client.open_tasks,
-            "unfetched": len(client.finished),
+            "unfetched": client.ended_tasks,
             "payload_bytes": client.bytes,
             "facts": dict(client.facts),
         }

@@ -17,7 +17,7 @@ from evener_broker.effects import Effect
 from evener_broker.events import Event, Malformed, PeerGone, Received
 from evener_broker.lifecycle import Lifecycle, same_call
 from evener_broker.placing import Placing
-from evener_broker.records import Agent, Client, Session, Task
+from evener_broker.records import Agent, Client, Function, Session, Task
 from evener_broker.recovery import Recovery
 from evener_broker.sessions import Sessions
 from evener_broker.tables import Bounds, Tables
@@ -198,8 +198,7 @@ class BrokerCore:
         assert isinstance(client, Client)
         flights = client.flights
         while flights and flights[0][0] <= message.upto:
-            for task in flights.popleft()[1]:
-                self._lifecycle.forget(task)
+            self._lifecycle.forget(client, flights.popleft()[1])
         self.tables.outbox.more_room(client)
 
     def _on_cancel(self, session: Session, message: m.Cancel) -> None:
@@ -225,16 +224,29 @@ class BrokerCore:
         agent = session.record
         assert isinstance(agent, Agent)
         open_tasks = agent.open
+        function: Function | None = None
+        runs = total_us = 0
         for item in message.items:
             task_id, fence, outcome, payload, run_us, facts = item
             task = open_tasks.get(task_id)
             if task is None or task.fence != fence:
                 if not self._recovery.orphan_result(agent, item):
                     tables.counters["results_stale"] += 1
-            elif outcome == m.DONE:
-                lifecycle.finish(task, payload, run_us)
-            else:
+                continue
+            if outcome != m.DONE:
                 lifecycle.settle(task, outcome, payload, run_us, facts)
+                continue
+            lifecycle.finish(task, payload)
+            # Run times are noted once per batch and function, not once per task.
+            if task.function is not function:
+                if function is not None:
+                    function.observe(runs, total_us)
+                function, runs, total_us = task.function, 0, 0
+            runs += 1
+            total_us += run_us
+        if function is not None:
+            function.observe(runs, total_us)
+        self._placing.refresh(agent)
         self._sessions.acknowledge(session, ACK_DELAY_NS, _ACK_MESSAGES)
 
     def _on_offer(self, session: Session, message: m.Offer) -> None:

@@ -6,7 +6,7 @@ attempts close through `Placing.close` alone, and a task ends through `_end` alo
 
 from __future__ import annotations
 
-import zlib
+from collections.abc import Iterable
 from typing import Final
 
 from evener_broker.placing import Placing
@@ -15,15 +15,11 @@ from evener_broker.tables import Tables
 from evener_broker.transitions import OPEN, TERMINAL, Cause, State
 from evener_broker.unknown import unknown_function
 from evener_wire import messages as m
-from evener_wire.limits import BROKER_QUEUES_MAX, FREE_RETURNS_MAX, MILLISECOND_NS, SECOND_NS
+from evener_wire.limits import FREE_RETURNS_MAX, MILLISECOND_NS, SECOND_NS
 
 # Back-off after the second loss of a worker; four times as long after each further one.
 _LOSS_DELAY_NS: Final = 100 * MILLISECOND_NS
 _DELAY_MAX_NS: Final = 300 * SECOND_NS
-
-# Large payloads are told apart by their beginning and their length: a checksum over all of a large
-# array would stop the broker for milliseconds.
-_DIGEST_BYTES: Final = 4_096
 
 
 class Lifecycle:
@@ -42,7 +38,7 @@ class Lifecycle:
         tables = self._tables
         bounds = tables.bounds
         size = len(payload)
-        mine = client.open_tasks + len(client.finished)
+        mine = client.open_tasks + client.ended_tasks
         if (
             mine >= bounds.client_tasks
             or client.bytes + size > bounds.client_bytes
@@ -54,14 +50,11 @@ class Lifecycle:
                 f"{mine} of {client.bytes} bytes from this client"
             )
             return "queue_full", text
+        if function.agents or function.by_value:
+            return None
         served = tables.queues.get(queue)
-        if served is None:
-            if len(tables.queues) >= BROKER_QUEUES_MAX:
-                return "queue_full", f"the broker has {BROKER_QUEUES_MAX} queues, its limit"
-        elif not function.agents and not function.by_value:
-            facts = unknown_function(function, served)
-            return None if facts is None else ("unknown_function", str(facts["text"]))
-        return None
+        facts = None if served is None else unknown_function(function, served)
+        return None if facts is None else ("unknown_function", str(facts["text"]))
 
     def accept(
         self,
@@ -74,16 +67,25 @@ class Lifecycle:
     ) -> Task:
         """Take on a task. In state QUEUED it is in line at once; else the caller says what next."""
         tables = self._tables
-        now_ns = tables.now_ns
-        tables.accepted += 1
-        task = Task(task_id, function, payload, options, client, tables.accepted, now_ns, state)
+        number = tables.accepted = tables.accepted + 1
+        task = Task(
+            task_id,
+            function,
+            payload,
+            options,
+            client,
+            number,
+            tables.now_ns,
+            state,
+            tables.first_fence,
+        )
         tables.tasks[task_id] = task
         size = len(payload)
         client.open_tasks += 1
         client.bytes += size
         tables.open_tasks += 1
         tables.bytes += size
-        if options is not m.DEFAULT_OPTIONS:
+        if options.expires_ms or options.deadline_ms:
             self._set_limits(task)
         if state is State.QUEUED:
             tables.queue(options.queue).add(task)
@@ -95,11 +97,12 @@ class Lifecycle:
             at_ns = tables.now_ns + options.expires_ms * MILLISECOND_NS
             tables.timers.set(at_ns, self._on_expiry, task)
         if options.deadline_ms:
-            task.deadline_ns = tables.now_ns + options.deadline_ms * MILLISECOND_NS
-            tables.timers.set(task.deadline_ns, self._on_deadline, task)
+            at_ns = tables.now_ns + options.deadline_ms * MILLISECOND_NS
+            task.own_tries().deadline_ns = at_ns
+            tables.timers.set(at_ns, self._on_deadline, task)
 
     def _on_expiry(self, task: Task) -> None:
-        if task.state is State.QUEUED and task.attempts == 0:
+        if task.state is State.QUEUED and not m.attempt_of(task.fence):
             self._expire(task, "queue", task.options.expires_ms)
 
     def _on_deadline(self, task: Task) -> None:
@@ -109,14 +112,13 @@ class Lifecycle:
             self._expire(task, "total", task.options.deadline_ms)
 
     def _expire(self, task: Task, limit: str, limit_ms: int) -> None:
-        task.facts = {"limit": limit, "ms": limit_ms}
+        task.own_tries().facts = {"limit": limit, "ms": limit_ms}
         self._end(task, Cause.EXPIRE, b"")
 
     # --- Results ----------------------------------------------------------------------------------
 
-    def finish(self, task: Task, payload: m.Payload, run_us: int) -> None:
+    def finish(self, task: Task, payload: m.Payload) -> None:
         """The open attempt returned a value."""
-        task.function.observe(run_us)
         self._placing.close(task)
         self._end(task, Cause.FINISH, payload)
 
@@ -125,38 +127,37 @@ class Lifecycle:
     ) -> None:
         """The open attempt ended in any way."""
         if outcome == m.DONE:
-            self.finish(task, payload, run_us)
+            self.finish(task, payload)
             return
         self._placing.close(task)
-        if task.cancelling and outcome != m.FAILED:
+        if task.tries.cancelling and outcome != m.FAILED:
             self._end(task, Cause.CANCEL, b"")
         elif outcome == m.RETURNED:
             self._put_back(task)
         elif outcome == m.LOST:
-            task.starts += 1
             self._after_loss(task, facts or {})
         elif outcome == m.CANCELLED:
             self._end(task, Cause.CANCEL, b"")
         elif outcome == m.TIMED_OUT:
             self._after_timeout(task)
         else:
-            task.function.observe(run_us)
+            task.function.observe(1, run_us)
             self._after_exception(task, payload, facts or {})
 
     def _after_exception(self, task: Task, payload: m.Payload, facts: m.Facts) -> None:
-        task.failures += 1
+        tries = task.own_tries()
+        tries.failures += 1
         if self._may_retry(task, facts.get("types", ())):
             self._hold_for_retry(task)
             return
-        task.facts = {"attempt": task.failures, "attempts": task.options.retries + 1}
-        for name in ("type", "message"):
-            if isinstance(facts.get(name), str):
-                task.facts = {**task.facts, name: facts[name]}
+        told = {name: facts[name] for name in ("type", "message") if name in facts}
+        tries.facts = {"attempt": tries.failures, "attempts": task.options.retries + 1, **told}
         self._end(task, Cause.FAIL, payload)
 
     def _after_timeout(self, task: Task) -> None:
-        task.failures += 1
-        if task.deadline_ns and self._tables.now_ns >= task.deadline_ns:
+        tries = task.own_tries()
+        tries.failures += 1
+        if tries.deadline_ns and self._tables.now_ns >= tries.deadline_ns:
             self._expire(task, "total", task.options.deadline_ms)
         elif self._may_retry(task, ("TimeoutError",)):
             self._hold_for_retry(task)
@@ -165,14 +166,14 @@ class Lifecycle:
 
     def _may_retry(self, task: Task, types: object) -> bool:
         options = task.options
-        if task.failures > options.retries or options.at_most_once:
+        if task.tries.failures > options.retries or options.at_most_once:
             return False
         if not options.retry_on:
             return True
         return isinstance(types, tuple) and any(name in options.retry_on for name in types)
 
     def _hold_for_retry(self, task: Task) -> None:
-        delay_ns = task.options.retry_delay_ms * MILLISECOND_NS << min(task.failures - 1, 32)
+        delay_ns = task.options.retry_delay_ms * MILLISECOND_NS << min(task.tries.failures - 1, 32)
         self._hold(task, delay_ns)
 
     def _hold(self, task: Task, delay_ns: int) -> None:
@@ -180,6 +181,7 @@ class Lifecycle:
         delay_ns = min(delay_ns, _DELAY_MAX_NS)
         delay_ns = delay_ns // 2 + self._tables.rng.randrange(delay_ns // 2 + 1)
         self._tables.move(task, Cause.RETRY)
+        self._renumber(task)
         self._tables.timers.set(self._tables.now_ns + delay_ns, self.release, task)
 
     def release(self, task: Task) -> None:
@@ -190,10 +192,15 @@ class Lifecycle:
 
     def _put_back(self, task: Task) -> None:
         if task.options.at_most_once:
-            self._lose(task, "unknown", {}, "its worker is gone, and it may be dispatched only once")
+            self._lose(task, "unknown", {}, "its worker is gone, and it may be dispatched once")
             return
         self._tables.move(task, Cause.RETURN)
+        self._renumber(task)
         self._tables.queue(task.options.queue).add(task)
+
+    def _renumber(self, task: Task) -> None:
+        """After an adopted attempt of an earlier epoch the next one counts in ours."""
+        task.fence = max(task.fence, self._tables.first_fence)
 
     # --- Losses -----------------------------------------------------------------------------------
 
@@ -201,22 +208,25 @@ class Lifecycle:
         """The agent of an open attempt is lost, and nobody can say how far the attempt came."""
         started = task.state is State.RUNNING
         self._placing.close(task)
-        if task.cancelling:
+        if task.tries.cancelling:
             self._end(task, Cause.CANCEL, b"")
             return
         if not started:
-            task.returns += 1
-            if task.returns % FREE_RETURNS_MAX:
+            tries = task.own_tries()
+            tries.returns += 1
+            if tries.returns % FREE_RETURNS_MAX:
                 self._put_back(task)
                 return
-        task.starts += 1
         self._after_loss(task, {})
 
     def _after_loss(self, task: Task, certificate: m.Facts) -> None:
-        starts = task.starts
+        """An attempt took its worker down with it, and is charged for that."""
+        tries = task.own_tries()
+        tries.starts += 1
+        starts = tries.starts
         if task.options.at_most_once:
             self._lose(task, "unknown", certificate, "its worker died, and it may run only once")
-        elif starts >= task.options.max_starts or task.attempts >= m.ATTEMPTS_MAX:
+        elif starts >= task.options.max_starts or m.attempt_of(task.fence) >= m.ATTEMPTS_MAX:
             self._lose(task, "poison", certificate, f"{starts} workers died while they ran it")
         elif starts == 1:
             # The first loss is most often not the task's fault: it runs again at once.
@@ -225,7 +235,8 @@ class Lifecycle:
             self._hold(task, _LOSS_DELAY_NS << min(2 * (starts - 2), 32))
 
     def _lose(self, task: Task, reason: str, certificate: m.Facts, text: str) -> None:
-        task.facts = {**certificate, "reason": reason, "text": text, "starts": task.starts}
+        tries = task.own_tries()
+        tries.facts = {**certificate, "reason": reason, "text": text, "starts": tries.starts}
         self._end(task, Cause.LOSE, b"")
 
     def lose_unknown(self, task: Task, text: str) -> None:
@@ -248,7 +259,7 @@ class Lifecycle:
         if task.state in TERMINAL:
             return
         if task.state in OPEN:
-            task.cancelling = True
+            task.own_tries().cancelling = True
             self._stop(task)
         else:
             self._end(task, Cause.CANCEL, b"")
@@ -263,7 +274,7 @@ class Lifecycle:
 
     def fail_unknown(self, task: Task, facts: m.Facts) -> None:
         """Nobody offers the function of a waiting task."""
-        task.facts = facts
+        task.own_tries().facts = facts
         self._end(task, Cause.FAIL, b"")
 
     def _end(self, task: Task, cause: Cause, payload: m.Payload) -> None:
@@ -276,37 +287,29 @@ class Lifecycle:
         tables.open_tasks -= 1
         client.bytes += growth
         tables.bytes += growth
-        task.digest = digest(task.payload)
+        task.digest = hash(task.payload)
         task.payload = payload
-        client.finished[task.id] = task
+        client.ended_tasks += 1
         task.function.ended += 1
         if cause is not Cause.FINISH:
             task.function.failed += 1
         tables.outbox.terminal(task)
 
-    def forget(self, task: Task) -> None:
-        """The client has the end of this task, or nobody came for it: drop it."""
-        tables = self._tables
-        del tables.tasks[task.id]
-        del task.client.finished[task.id]
-        size = len(task.payload)
-        task.client.bytes -= size
-        tables.bytes -= size
+    def forget(self, client: Client, tasks: Iterable[Task]) -> None:
+        """The client has the ends of these tasks, or nobody came for them: drop them."""
+        table = self._tables.tasks
+        count = size = 0
+        for task in tasks:
+            del table[task.id]
+            count += 1
+            size += len(task.payload)
+        client.ended_tasks -= count
+        client.bytes -= size
+        self._tables.bytes -= size
 
 
 def same_call(task: Task, function: Function, payload: m.Payload) -> bool:
     """Whether a repeated submission is of this very task."""
     if task.function is not function:
         return False
-    if task.state in TERMINAL:
-        return digest(payload) == task.digest
-    return digest(payload) == digest(task.payload)
-
-
-def digest(payload: m.Payload) -> int:
-    """A checksum that tells payloads apart well enough to notice a mistaken id."""
-    if type(payload) is bytes:
-        return zlib.crc32(payload)
-    assert type(payload) is m.Frames
-    return zlib.crc32(memoryview(payload.buffers[0])[:_DIGEST_BYTES], payload.nbytes & 0xFFFFFFFF)
-
+    return hash(payload) == (task.digest if task.state in TERMINAL else hash(task.payload))

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
 
 from evener_broker.records import Agent, Client, Function, Task
 from evener_broker.transitions import State
 from evener_wire.limits import AGEING_NS, PRIORITY_MAX, PRIORITY_MIN
+
+Fits: TypeAlias = Callable[[Task, Agent], bool]
 
 # A line forgets ended tasks when it comes to them; it looks for them once this many piled up.
 _SWEEP_MIN: Final = 64
@@ -29,6 +31,7 @@ class Fifo:
     __slots__ = ("_back", "_new")
 
     def __init__(self) -> None:
+        # Tasks mostly come in order; those that come back to an earlier place stand in a heap.
         self._new: deque[Task] = deque()
         self._back: list[tuple[int, Task]] = []
 
@@ -42,6 +45,8 @@ class Fifo:
     def head(self) -> Task | None:
         """The next task, or None."""
         new, back = self._new, self._back
+        if not back and new and new[0].state is State.QUEUED:
+            return new[0]
         while new and new[0].state is not State.QUEUED:
             new.popleft()
         while back and back[0][1].state is not State.QUEUED:
@@ -53,7 +58,9 @@ class Fifo:
     def pop(self) -> None:
         """Take out the task that `head` just gave."""
         new, back = self._new, self._back
-        if back and (not new or back[0][0] < new[0].number):
+        if not back:
+            new.popleft()
+        elif not new or back[0][0] < new[0].number:
             heapq.heappop(back)
         else:
             new.popleft()
@@ -77,21 +84,16 @@ def _number(task: Task) -> int:
 class Lane:
     """What one client has waiting at one priority of one queue."""
 
-    __slots__ = ("common", "count", "gone", "level", "special")
+    __slots__ = ("common", "count", "gone", "special")
 
-    def __init__(self, level: Level) -> None:
-        self.level: Final = level
+    def __init__(self) -> None:
         self.common: Final = Fifo()
         self.special: Final[dict[Function, Fifo]] = {}
         self.count = 0
         self.gone = 0
 
-    def add(self, task: Task, everybody: bool) -> None:
-        """Put a task in line. `everybody`: all agents of the queue offer its function."""
-        self.count += 1
-        (self.common if everybody else self._line_of(task.function)).add(task)
-
-    def _line_of(self, function: Function) -> Fifo:
+    def line_of(self, function: Function) -> Fifo:
+        """The line aside for a function that not all agents of the queue offer."""
         line = self.special.get(function)
         if line is None:
             line = self.special[function] = Fifo()
@@ -105,17 +107,16 @@ class Lane:
                 break
             # Its agents are others than it seemed when it came: let it wait for them aside.
             common.pop()
-            self._line_of(task.function).add(task)
+            self.line_of(task.function).add(task)
         best = None if task is None else (common, task)
-        if self.special:
-            for function, line in list(self.special.items()):
-                first = line.head()
-                if first is None:
-                    del self.special[function]
-                elif (function.by_value or function in agent.functions) and (
-                    best is None or first.number < best[1].number
-                ):
-                    best = (line, first)
+        for function, line in list(self.special.items()):
+            first = line.head()
+            if first is None:
+                del self.special[function]
+            elif (function.by_value or function in agent.functions) and (
+                best is None or first.number < best[1].number
+            ):
+                best = (line, first)
         return best
 
     def oldest(self) -> Task | None:
@@ -150,27 +151,40 @@ class Level:
         self.lanes: Final[dict[Client, Lane]] = {}
         self.turns: Final[deque[Client]] = deque()
 
-    def add(self, task: Task, everybody: bool) -> None:
-        """Put a task in line behind those of its client."""
-        lane = self.lanes.get(task.client)
+    def lane_of(self, client: Client) -> Lane:
+        """The lane of a client; a new one takes the last turn."""
+        lane = self.lanes.get(client)
         if lane is None:
-            lane = self.lanes[task.client] = Lane(self)
-            self.turns.append(task.client)
-        lane.add(task, everybody)
-        self.count += 1
+            lane = self.lanes[client] = Lane()
+            self.turns.append(client)
+        return lane
 
-    def next_for(self, agent: Agent) -> tuple[Lane, Fifo, Task] | None:
-        """The next task for this agent, from the client whose turn it is."""
+    def take(self, agent: Agent, fits: Fits | None) -> Task | None:
+        """Take out the next task for this agent, from the client whose turn it is.
+
+        None if there is none for it, or if the next one does not fit.
+        """
         turns = self.turns
         for _ in range(len(turns)):
             lane = self.lanes[turns[0]]
             if lane.count == 0:
                 del self.lanes[turns.popleft()]
                 continue
-            found = lane.head_for(agent)
-            if found is not None:
-                return lane, *found
+            line = lane.common
+            task = line.head()
+            if task is None or lane.special or task.function not in agent.functions:
+                found = lane.head_for(agent)
+                if found is None:
+                    turns.rotate(-1)
+                    continue
+                line, task = found
+            if fits is not None and not fits(task, agent):
+                return None
+            line.pop()
             turns.rotate(-1)
+            lane.count -= 1
+            self.count -= 1
+            return task
         return None
 
 
@@ -214,23 +228,36 @@ class Queue:
         """Put a ready task in line."""
         function = task.function
         level = self.levels[task.options.priority]
-        level.add(task, function.by_value or function in self.common)
+        lane = level.lanes.get(task.client) or level.lane_of(task.client)
+        if function in self.common or function.by_value:
+            lane.common.add(task)
+        else:
+            lane.line_of(function).add(task)
+        lane.count += 1
+        level.count += 1
         self.count += 1
         if level.count == 1:
             self.busy.append(level)
             self.busy.sort(key=_urgency)
 
-    def next_for(self, agent: Agent, now_ns: int) -> tuple[Lane, Fifo, Task] | None:
-        """The next task that this agent can run: the overdue first, then the highest priority."""
-        if len(self.busy) > 1:
+    def take(self, agent: Agent, now_ns: int, fits: Fits | None = None) -> Task | None:
+        """Take out the next task that this agent can run: the overdue first, then by priority.
+
+        `fits` may refuse the task whose turn it is; then nothing is taken.
+        """
+        levels = self.busy
+        if len(levels) > 1:
             # Only with several priorities at work can one starve another.
             overdue = self._look_for_overdue(now_ns)
-            if overdue is not None and (found := overdue.next_for(agent)) is not None:
-                return found
-        for level in self.busy:
-            found = level.next_for(agent)
-            if found is not None:
-                return found
+            if overdue is not None:
+                levels = [overdue, *levels]
+        for level in levels:
+            task = level.take(agent, fits)
+            if task is not None:
+                self.count -= 1
+                if level.count == 0:
+                    self._leave(level)
+                return task
         return None
 
     def _look_for_overdue(self, now_ns: int) -> Level | None:
@@ -241,27 +268,19 @@ class Queue:
             self._overdue = next(levels, None)
         return self._overdue
 
-    def take(self, lane: Lane, line: Fifo) -> None:
-        """Take out the task that `next_for` just gave; its client goes to the end of the turns."""
-        line.pop()
-        lane.count -= 1
-        level = lane.level
-        level.turns.rotate(-1)
-        self._leave(level)
-
     def forget(self, task: Task) -> None:
         """A waiting task ended."""
         level = self.levels[task.options.priority]
         level.lanes[task.client].forget_one()
-        self._leave(level)
-
-    def _leave(self, level: Level) -> None:
         self.count -= 1
         level.count -= 1
         if level.count == 0:
-            self.busy.remove(level)
-            level.lanes.clear()
-            level.turns.clear()
+            self._leave(level)
+
+    def _leave(self, level: Level) -> None:
+        self.busy.remove(level)
+        level.lanes.clear()
+        level.turns.clear()
 
     def tasks(self) -> Iterator[Task]:
         """All that wait here, most urgent priority first."""

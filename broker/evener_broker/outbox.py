@@ -57,21 +57,23 @@ class Outbox:
     def run(self, agent: Agent, item: tuple[bytes, int, str, m.Payload, int, int]) -> None:
         """Hand an attempt to an agent."""
         items = agent.run_items
+        if not items:
+            self._runs[agent] = None
         items.append(item)
-        self._runs[agent] = None
-        agent.run_bytes += m.weight_of(item[3])
+        payload = item[3]
+        agent.run_bytes += len(payload) + 64 if type(payload) is bytes else m.weight_of(payload)
         if agent.run_bytes >= BATCH_BYTES_TARGET or len(items) >= BATCH_ITEMS_MAX:
             self._flush_run(agent)
 
     def terminal(self, task: Task) -> None:
         """Tell a client how its task ended."""
         client = task.client
-        if client.session is not None:
-            client.outgoing.append(task)
+        if not client.outgoing:
             self._terminals[client] = None
+        client.outgoing.append(task)
 
     def more_room(self, client: Client) -> None:
-        """The client acknowledged something: send what waited for that."""
+        """The client has a new session, or acknowledged something: send what waited for that."""
         if client.outgoing:
             self._terminals[client] = None
 
@@ -102,14 +104,10 @@ class Outbox:
             record.run_bytes = 0
             self._runs.pop(record, None)
         else:
-            record.outgoing.clear()
+            told = [task for _, tasks in record.flights for task in tasks]
+            record.outgoing.extendleft(reversed(told))
             record.flights.clear()
             self._terminals.pop(record, None)
-
-    def resend(self, client: Client) -> None:
-        """The client has a new session: tell it again all that it has not acknowledged."""
-        client.outgoing.extend(client.finished.values())
-        self._terminals[client] = None
 
     # --- Sending ----------------------------------------------------------------------------------
 
@@ -138,7 +136,7 @@ class Outbox:
         session = client.session
         while session is not None and client.outgoing and len(client.flights) < FLIGHTS_MAX:
             batch = self._cut(client)
-            items = [(t.id, _TERMINAL_OF[t.state], t.payload, t.facts) for t in batch]
+            items = [(t.id, _TERMINAL_OF[t.state], t.payload, t.tries.facts) for t in batch]
             client.flights.append((self.send(session, m.Terminal(items)), batch))
 
     def _cut(self, client: Client) -> list[Task]:
@@ -148,5 +146,6 @@ class Outbox:
         while outgoing and size < BATCH_BYTES_TARGET and len(batch) < BATCH_ITEMS_MAX:
             task = outgoing.popleft()
             batch.append(task)
-            size += m.weight_of(task.payload)
+            payload = task.payload
+            size += len(payload) + 64 if type(payload) is bytes else m.weight_of(payload)
         return batch

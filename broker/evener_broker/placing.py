@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from evener_broker.lines import Queue
-from evener_broker.records import Agent, Function, Task
+from evener_broker.records import UNTRIED, Agent, Credit, Function, Task
 from evener_broker.tables import Tables
 from evener_broker.transitions import Cause
 from evener_wire import messages as m
@@ -20,8 +20,13 @@ from evener_wire.limits import (
     MILLISECOND_NS,
 )
 
-# What an attempt takes of a worker's time at least: hand-over and result.
-_CHARGE_MIN_NS: Final = 5_000
+# What an attempt of a function that never ran counts as work in hand: nothing is sent ahead of it.
+_CHARGE_UNKNOWN_NS: Final = LOOKAHEAD_NS
+
+# Work ahead is offered to so many agents that have no room for it, before it waits for a result.
+_AHEAD_MISSES_MAX: Final = 8
+
+_HELD_PER_SLOT_MAX: Final = 1 + LOOKAHEAD_TASKS_PER_SLOT
 
 
 class Placing:
@@ -67,6 +72,7 @@ class Placing:
             queue.idle.pop(agent, None)
             queue.ahead.pop(agent, None)
             queue.recount_common()
+        agent.credit = Credit.NONE
 
     def forget(self, agent: Agent) -> None:
         """The agent is gone for good."""
@@ -79,26 +85,26 @@ class Placing:
     def refresh(self, agent: Agent) -> None:
         """Put an agent in the rotation that fits what it has in hand. After each change of that."""
         held = len(agent.open) + len(agent.orphans)
-        able = agent.session is not None and not agent.draining and not agent.lost
-        idle = able and held < agent.slots
-        ahead = (
-            able
-            and not idle
-            and agent.in_hand_ns < agent.slots * LOOKAHEAD_NS
-            and held < agent.slots * (1 + LOOKAHEAD_TASKS_PER_SLOT)
-        )
+        slots = agent.slots
+        if agent.session is None or agent.draining or agent.lost:
+            credit = Credit.NONE
+        elif held < slots:
+            credit = Credit.IDLE
+        elif agent.in_hand_ns < slots * LOOKAHEAD_NS and held < slots * _HELD_PER_SLOT_MAX:
+            credit = Credit.AHEAD
+        else:
+            credit = Credit.NONE
+        if credit is agent.credit:
+            return
+        agent.credit = credit
         for name in agent.queues:
             queue = self._tables.queues[name]
-            if idle != (agent in queue.idle):
-                if idle:
-                    queue.idle[agent] = None
-                else:
-                    del queue.idle[agent]
-            if ahead != (agent in queue.ahead):
-                if ahead:
-                    queue.ahead[agent] = None
-                else:
-                    del queue.ahead[agent]
+            queue.idle.pop(agent, None)
+            queue.ahead.pop(agent, None)
+            if credit is Credit.IDLE:
+                queue.idle[agent] = None
+            elif credit is Credit.AHEAD:
+                queue.ahead[agent] = None
 
     # --- Handing out ------------------------------------------------------------------------------
 
@@ -117,69 +123,71 @@ class Placing:
         misses = 0
         while queue.count and misses < len(idle):
             agent = next(iter(idle))
-            found = queue.next_for(agent, now_ns)
+            task = queue.take(agent, now_ns)
             idle.move_to_end(agent)
-            if found is None:
+            if task is None:
                 misses += 1
-                continue
-            misses = 0
-            lane, line, task = found
-            queue.take(lane, line)
-            self._assign(task, agent)
+            else:
+                misses = 0
+                self._assign(task, agent)
+                self.refresh(agent)
 
     def _to_ahead(self, queue: Queue) -> None:
         now_ns = self._tables.now_ns
         ahead = queue.ahead
         misses = 0
-        while queue.count and misses < len(ahead):
+        while queue.count and misses < min(len(ahead), _AHEAD_MISSES_MAX):
             agent = next(iter(ahead))
-            found = queue.next_for(agent, now_ns)
+            task = queue.take(agent, now_ns, _fits_ahead)
             ahead.move_to_end(agent)
-            if found is None or not self._fits_ahead(found[2], agent):
+            if task is None:
                 misses += 1
-                continue
-            misses = 0
-            lane, line, task = found
-            queue.take(lane, line)
-            self._assign(task, agent)
-
-    def _fits_ahead(self, task: Task, agent: Agent) -> bool:
-        estimate_ns = task.function.estimate_ns
-        return (
-            estimate_ns is not None
-            and estimate_ns <= LOOKAHEAD_NS
-            and not task.options.at_most_once
-            and task.starts == 0
-            and agent.in_hand_ns + estimate_ns <= agent.slots * LOOKAHEAD_NS
-        )
+                self.refresh(agent)
+            else:
+                misses = 0
+                self._assign(task, agent)
 
     def _assign(self, task: Task, agent: Agent) -> None:
         tables = self._tables
         tables.move(task, Cause.ASSIGN)
-        task.attempts += 1
-        fence = task.fence = m.fence_of(tables.epoch, task.attempts)
+        fence = task.fence = task.fence + 1
         task.agent = agent
-        task.recalled = False
-        estimate_ns = task.function.estimate_ns
-        task.charge_ns = _CHARGE_MIN_NS if estimate_ns is None else max(estimate_ns, _CHARGE_MIN_NS)
-        agent.in_hand_ns += task.charge_ns
-        agent.open[task.id] = task
-        options = task.options
+        tries = task.tries
         deadline_ms = 0
-        if options.deadline_ms:
-            deadline_ms = max(1, (task.deadline_ns - tables.now_ns) // MILLISECOND_NS)
+        if tries is not UNTRIED:
+            tries.recalled = False
+            if tries.deadline_ns:
+                deadline_ms = max(1, (tries.deadline_ns - tables.now_ns) // MILLISECOND_NS)
+        function = task.function
+        charge_ns = task.charge_ns = function.estimate_ns or _CHARGE_UNKNOWN_NS
+        agent.in_hand_ns += charge_ns
+        task_id = task.id
+        agent.open[task_id] = task
+        timeout_ms = task.options.timeout_ms
         tables.outbox.run(
-            agent,
-            (task.id, fence, task.function.name, task.payload, options.timeout_ms, deadline_ms),
+            agent, (task_id, fence, function.name, task.payload, timeout_ms, deadline_ms)
         )
-        self.refresh(agent)
 
     def close(self, task: Task) -> None:
-        """The open attempt of a task ended, however it ended: its agent has room again."""
+        """The open attempt of a task ended, however it ended.
+
+        Its agent may have credit again: the caller refreshes it, once for many.
+        """
         agent = task.agent
         assert agent is not None
         del agent.open[task.id]
         agent.in_hand_ns -= task.charge_ns
         task.agent = None
-        task.charge_ns = 0
-        self.refresh(agent)
+
+
+def _fits_ahead(task: Task, agent: Agent) -> bool:
+    """Whether a task may be sent before a worker is free: it will not wait there for long."""
+    estimate_ns = task.function.estimate_ns
+    return (
+        estimate_ns is not None
+        and agent.in_hand_ns + estimate_ns <= agent.slots * LOOKAHEAD_NS
+        and len(agent.open) < agent.slots * _HELD_PER_SLOT_MAX
+        and estimate_ns <= LOOKAHEAD_NS
+        and task.tries.starts == 0
+        and not task.options.at_most_once
+    )

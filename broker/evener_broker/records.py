@@ -7,6 +7,7 @@ summed elsewhere changes the sum in the same method; `BrokerCore.check` recounts
 from __future__ import annotations
 
 from collections import deque
+from enum import Enum
 from typing import Final
 
 from evener_broker.events import Peer
@@ -16,6 +17,18 @@ from evener_wire.session import Sequence
 
 # How fast the estimate of a function's run time follows: new = old + (measured - old) / 4.
 _ESTIMATE_SHARE: Final = 4
+
+
+# What an attempt takes of a worker's time at least: hand-over and result.
+_ESTIMATE_MIN_NS: Final = 5_000
+
+
+class Credit(Enum):
+    """What an agent may get now: work for a free worker, work ahead of one, or nothing."""
+
+    NONE = "none"
+    IDLE = "idle"
+    AHEAD = "ahead"
 
 
 class Function:
@@ -45,16 +58,44 @@ class Function:
         self.failed = 0
         self.ended = 0
 
-    def observe(self, run_us: int) -> None:
-        """Take note of how long one run took."""
-        self.runs += 1
-        self.run_total_us += run_us
+    def observe(self, runs: int, total_us: int) -> None:
+        """Take note of how long some runs took together."""
+        self.runs += runs
+        self.run_total_us += total_us
         old = self.estimate_ns
-        new = run_us * 1_000
-        self.estimate_ns = new if old is None else old + (new - old) // _ESTIMATE_SHARE
+        new = total_us * 1_000 // runs
+        followed_ns = new if old is None else old + (new - old) // _ESTIMATE_SHARE
+        self.estimate_ns = max(followed_ns, _ESTIMATE_MIN_NS)
 
     def __repr__(self) -> str:
         return f"<Function {self.name}, {self.runs} runs>"
+
+
+class Tries:
+    """What went wrong, or out of the ordinary, with one task. Most tasks never need one."""
+
+    __slots__ = (
+        "cancelling",
+        "deadline_ns",
+        "facts",
+        "failures",
+        "recalled",
+        "returns",
+        "starts",
+    )
+
+    def __init__(self) -> None:
+        self.starts = 0  # attempts that took their worker down
+        self.failures = 0  # attempts that raised, or ran too long
+        self.returns = 0  # attempts that vanished with their agent, perhaps never started
+        self.cancelling = False
+        self.recalled = False
+        self.deadline_ns = 0  # when it must have ended, if the client set a deadline
+        self.facts: m.Facts | None = None
+
+
+# Shared by all tasks without an own one; nobody writes to it (`check` sees to that).
+UNTRIED: Final = Tries()
 
 
 class Task:
@@ -62,25 +103,18 @@ class Task:
 
     __slots__ = (
         "agent",
-        "attempts",
-        "cancelling",
         "charge_ns",
         "client",
-        "deadline_ns",
         "digest",
-        "facts",
-        "failures",
         "fence",
         "function",
         "id",
         "number",
         "options",
         "payload",
-        "recalled",
-        "returns",
         "since_ns",
-        "starts",
         "state",
+        "tries",
     )
 
     def __init__(
@@ -93,6 +127,7 @@ class Task:
         number: int,
         now_ns: int,
         state: State,
+        fence: int,
     ) -> None:
         self.id: Final = task_id
         self.function: Final = function
@@ -102,21 +137,22 @@ class Task:
         self.number: Final = number
         # The call, until the task ended; then the result, until the client has it.
         self.payload = payload
+        # Of the call, once the result took its place.
+        self.digest = 0
         self.state = state
         self.since_ns = now_ns
-        self.deadline_ns = 0  # when it must have ended, if the client set a deadline
-        self.attempts = 0
-        self.fence = 0
+        # Of the last attempt; one more for the next.
+        self.fence = fence
         self.agent: Agent | None = None
         # What this attempt adds to its agent's work in hand.
         self.charge_ns = 0
-        self.starts = 0  # attempts that took their worker down
-        self.failures = 0  # attempts that raised
-        self.returns = 0  # attempts that vanished with their agent, perhaps never started
-        self.cancelling = False
-        self.recalled = False
-        self.facts: m.Facts | None = None
-        self.digest = 0  # of the call, once the result took its place
+        self.tries = UNTRIED
+
+    def own_tries(self) -> Tries:
+        """The record of what went wrong, to write to."""
+        if self.tries is UNTRIED:
+            self.tries = Tries()
+        return self.tries
 
     def __repr__(self) -> str:
         return f"<Task {self.function.name}[{self.id.hex()[:8]}] {self.state.value}>"
@@ -127,8 +163,8 @@ class Client:
 
     __slots__ = (
         "bytes",
+        "ended_tasks",
         "facts",
-        "finished",
         "flights",
         "instance",
         "name",
@@ -145,20 +181,20 @@ class Client:
         self.open_tasks = 0
         # Payload bytes of all its tasks, open and ended.
         self.bytes = 0
-        # Tasks that ended and are not acknowledged, in the order of their ends.
-        self.finished: dict[bytes, Task] = {}
-        # Terminals to be sent, and those sent: (message number, tasks).
+        # Tasks that ended and are not acknowledged: not yet told, and told in message (number, tasks).
+        self.ended_tasks = 0
         self.outgoing: deque[Task] = deque()
         self.flights: deque[tuple[int, list[Task]]] = deque()
 
     def __repr__(self) -> str:
-        return f"<Client {self.name}, {self.open_tasks} open, {len(self.finished)} unfetched>"
+        return f"<Client {self.name}, {self.open_tasks} open, {self.ended_tasks} unfetched>"
 
 
 class Agent:
     """The agent of one host, and through it its workers."""
 
     __slots__ = (
+        "credit",
         "draining",
         "facts",
         "functions",
@@ -190,6 +226,7 @@ class Agent:
         self.open: dict[bytes, Task] = {}
         self.orphans: dict[bytes, int] = {}
         self.in_hand_ns = 0
+        self.credit = Credit.NONE
         self.run_items: list[tuple[bytes, int, str, m.Payload, int, int]] = []
         self.run_bytes = 0
         self.workers: tuple[m.Facts, ...] = ()

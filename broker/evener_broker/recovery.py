@@ -48,7 +48,7 @@ class Recovery:
             if task_id in agent.open:
                 continue
             task = self._tables.tasks.get(task_id)
-            if task is not None and task.state is State.HELD and task.attempts == 0:
+            if task is not None and task.state is State.HELD and not m.attempt_of(task.fence):
                 self._adopt(task, agent, fence)
             elif task is None and self._may_be_unclaimed(fence):
                 self._wait_for_client(agent, task_id, fence)
@@ -135,7 +135,7 @@ class Recovery:
         self._recovering()
 
     def _on_window_over(self, task: Task) -> None:
-        if task.state is not State.HELD or task.attempts:
+        if task.state is not State.HELD or m.attempt_of(task.fence):
             return
         if task.options.at_most_once:
             self._lifecycle.lose_unknown(task, "the broker restarted, and it may have run")

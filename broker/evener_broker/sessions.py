@@ -75,7 +75,7 @@ class Sessions:
         tables.counters["sessions_opened"] += 1
         tables.outbox.send(session, self._welcome())
         if isinstance(record, Client):
-            tables.outbox.resend(record)
+            tables.outbox.more_room(record)
         self._arm(session)
 
     def _refusal(self, hello: m.Hello) -> m.Refused | None:
@@ -173,8 +173,8 @@ class Sessions:
         tables = self._tables
         if client.session is not None or tables.clients.get(client.instance) is not client:
             return
-        for task in list(client.finished.values()):
-            self._lifecycle.forget(task)
+        self._lifecycle.forget(client, client.outgoing)
+        client.outgoing.clear()
         if client.open_tasks:
             tables.timers.set(tables.now_ns + RETENTION_NS, self._on_retention_over, client)
         else:

@@ -14,9 +14,10 @@ from typing import Final
 from evener_broker.events import Peer
 from evener_broker.lines import Queue
 from evener_broker.outbox import Outbox
-from evener_broker.records import Agent, Client, Function, Session, Task
+from evener_broker.records import UNTRIED, Agent, Client, Function, Session, Task
 from evener_broker.timers import Timers
 from evener_broker.transitions import TRANSITIONS, Cause, State
+from evener_wire import messages as m
 from evener_wire.limits import (
     BROKER_BYTES_MAX,
     BROKER_TASKS_MAX,
@@ -51,6 +52,8 @@ class Tables:
     def __init__(self, broker: bytes, epoch: int, rng: random.Random, bounds: Bounds) -> None:
         self.broker: Final = broker
         self.epoch: Final = epoch
+        # The fence of a task before its first attempt.
+        self.first_fence: Final = m.fence_of(epoch, 0)
         self.rng: Final = rng
         self.bounds: Final = bounds
         self.now_ns = 0
@@ -88,8 +91,8 @@ class Tables:
         """Take a task to its next state; the only place where `Task.state` changes."""
         before = task.state
         task.state = TRANSITIONS[before][cause]
-        task.since_ns = self.now_ns
-        self._history.append((self.now_ns, task.id, before, cause))
+        now_ns = task.since_ns = self.now_ns
+        self._history.append((now_ns, task.id, before, cause))
 
     def story(self, task_id: bytes) -> Iterator[str]:
         """What happened to a task, as far back as the history goes, one line each."""
@@ -108,13 +111,16 @@ class Tables:
             assert client.open_tasks == len(mine), (client, len(mine))
             size = sum(len(t.payload) for t in self.tasks.values() if t.client is client)
             assert client.bytes == size, (client, client.bytes, size)
-            assert set(client.finished) == {t.id for t in ended if t.client is client}
+            told = [task for _, tasks in client.flights for task in tasks]
+            assert client.ended_tasks == len(client.outgoing) + len(told), client
+            assert {*client.outgoing, *told} == {t for t in ended if t.client is client}
         for agent in self.agents.values():
             assert agent.in_hand_ns == sum(t.charge_ns for t in agent.open.values())
             for task_id, task in agent.open.items():
                 assert task.id == task_id and task.agent is agent, (agent, task)
                 assert task.state in (State.ASSIGNED, State.RUNNING), task
             assert not agent.open.keys() & agent.orphans.keys()
+        assert all(getattr(UNTRIED, name) in (0, None) for name in UNTRIED.__slots__)
         for task in open_tasks:
             held = task.state in (State.ASSIGNED, State.RUNNING)
             assert held == (task.agent is not None), task

@@ -23,6 +23,9 @@ class State(Enum):
     EXPIRED = "expired"
     LOST = "lost"
 
+    # Members are single objects, and the hash that Enum brings along is slow on the hot path.
+    __hash__ = object.__hash__
+
 
 class Cause(Enum):
     """Why a task moves."""
@@ -38,6 +41,8 @@ class Cause(Enum):
     CANCEL = "cancel"
     EXPIRE = "expire"
     LOSE = "lose"
+
+    __hash__ = object.__hash__
 
 
 _ENDS: Final = {Cause.CANCEL: State.CANCELLED, Cause.EXPIRE: State.EXPIRED, Cause.LOSE: State.LOST}

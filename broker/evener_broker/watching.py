@@ -70,7 +70,7 @@ class Watching:
             if found:
                 items = [(task.id, task.fence) for task in found]
                 for task in found:
-                    task.recalled = True
+                    task.own_tries().recalled = True
                 self._tables.outbox.attempts(agent.session, m.Recall, items)
 
     def _late_of(self, agent: Agent, queue: Queue, most: int) -> list[Task]:
@@ -81,7 +81,7 @@ class Watching:
                 break
             if (
                 task.state is State.ASSIGNED
-                and not task.recalled
+                and not task.tries.recalled
                 and task.options.queue == queue.name
                 and self._tables.now_ns - task.since_ns >= LATE_NS
                 and any(_can_run(other, task.function) for other in queue.idle)
