@@ -287,4 +287,3 @@ class BrokerCore:
         workers = sum(agent.slots for agent in tables.agents.values())
         queued = sum(queue.count for queue in tables.queues.values())
         return f"<Broker {workers} workers, {queued} queued, {len(tables.tasks)} tasks>"
-

@@ -243,9 +243,7 @@ class Lifecycle:
         """Nobody can say whether a task that may run only once has run."""
         self._lose(task, "unknown", {}, text)
 
-    def conclude(
-        self, task: Task, outcome: int, payload: m.Payload, facts: m.Facts | None
-    ) -> None:
+    def conclude(self, task: Task, outcome: int, payload: m.Payload, facts: m.Facts | None) -> None:
         """An attempt of an earlier broker ended before its client claimed it here."""
         if outcome == m.DONE:
             self._end(task, Cause.FINISH, payload)

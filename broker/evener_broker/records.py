@@ -181,7 +181,7 @@ class Client:
         self.open_tasks = 0
         # Payload bytes of all its tasks, open and ended.
         self.bytes = 0
-        # Tasks that ended and are not acknowledged: not yet told, and told in message (number, tasks).
+        # Tasks that ended and are not acknowledged: those to be told, and those told, by message.
         self.ended_tasks = 0
         self.outgoing: deque[Task] = deque()
         self.flights: deque[tuple[int, list[Task]]] = deque()
@@ -248,8 +248,8 @@ class Session:
         "heard_ns",
         "peer",
         "record",
-        "sequence",
         "sent_ns",
+        "sequence",
         "unacked",
     )
 

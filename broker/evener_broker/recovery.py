@@ -47,10 +47,10 @@ class Recovery:
         for task_id, fence in held:
             if task_id in agent.open:
                 continue
-            task = self._tables.tasks.get(task_id)
-            if task is not None and task.state is State.HELD and not m.attempt_of(task.fence):
-                self._adopt(task, agent, fence)
-            elif task is None and self._may_be_unclaimed(fence):
+            known = self._tables.tasks.get(task_id)
+            if known is not None and known.state is State.HELD and not m.attempt_of(known.fence):
+                self._adopt(known, agent, fence)
+            elif known is None and self._may_be_unclaimed(fence):
                 self._wait_for_client(agent, task_id, fence)
             else:
                 stale.append((task_id, fence))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import json
 import logging
@@ -151,7 +152,7 @@ def _why_not(config: BrokerConfig, error: zmq.ZMQError) -> str:
         free = _next_free_port(config)
         other = f" Free: --port {free}" if free else ""
         return f"cannot listen on {place}: {_who_listens(config.port)} has this port.{other}"
-    if error.errno == zmq.EADDRNOTAVAIL or error.errno == zmq.ENODEV:
+    if error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV):
         return f"cannot listen on {place}: this machine has no such address"
     return f"cannot listen on {place}: {error.strerror}"
 
@@ -161,7 +162,8 @@ def _who_listens(port: int) -> str:
 
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+            here = connection.laddr
+            if connection.status == psutil.CONN_LISTEN and here and here.port == port:
                 if connection.pid is None:
                     break
                 name = psutil.Process(connection.pid).name()

@@ -165,8 +165,8 @@ class Sessions:
         self._placing.forget(agent)
         del tables.agents[agent.instance]
         tables.counters["agents_lost"] += 1
-        level = "warning" if count else "info"
-        tables.outbox.log(level, f"agent {agent.name} is gone: {why}; {count} tasks back in line")
+        text = f"agent {agent.name} is gone: {why}; {count} tasks back in line"
+        tables.outbox.log("warning" if count else "info", text)
 
     def _on_retention_over(self, client: Client) -> None:
         """Nobody came for the results of a client that is gone."""

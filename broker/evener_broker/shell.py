@@ -12,12 +12,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, assert_never
 
 import zmq
 
 from evener_broker.core import BrokerCore
-from evener_broker.effects import Effect, Send
+from evener_broker.effects import Effect, Log, Send
 from evener_broker.events import Event, Malformed, Peer, PeerGone, Received
 from evener_wire import codec
 from evener_wire import messages as m
@@ -156,10 +156,14 @@ class Shell:
 
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
-            if type(effect) is Send:
-                self._send(effect.peer, codec.encode(effect.message, effect.session, effect.number))
-            else:
-                _log.log(_LEVELS[effect.level], "%s", effect.text)
+            match effect:
+                case Send():
+                    frames = codec.encode(effect.message, effect.session, effect.number)
+                    self._send(effect.peer, frames)
+                case Log():
+                    _log.log(_LEVELS[effect.level], "%s", effect.text)
+                case _:
+                    assert_never(effect)
 
     def _send(self, peer: Peer, frames: list[m.Buffer]) -> None:
         parked = self._parked.get(peer)

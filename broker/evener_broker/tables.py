@@ -117,7 +117,8 @@ class Tables:
         for agent in self.agents.values():
             assert agent.in_hand_ns == sum(t.charge_ns for t in agent.open.values())
             for task_id, task in agent.open.items():
-                assert task.id == task_id and task.agent is agent, (agent, task)
+                assert task.id == task_id, (agent, task)
+                assert task.agent is agent, (agent, task)
                 assert task.state in (State.ASSIGNED, State.RUNNING), task
             assert not agent.open.keys() & agent.orphans.keys()
         assert all(getattr(UNTRIED, name) in (0, None) for name in UNTRIED.__slots__)
