@@ -38,7 +38,7 @@ LAZY = {"client/evener/cli": {"evener_broker", "evener_worker"}}
 
 # The deciding parts. In the broker they are everything but these shells; elsewhere they are named.
 BROKER_SHELLS = {"__main__.py", "server.py", "shell.py", "runtime.py"}
-CLIENT_CORES = {"session.py", "transitions.py"}
+CLIENT_CORES = {"session.py", "session_records.py", "submissions.py"}
 WORKER_CORES = {
     "attempts.py",
     "effects.py",
@@ -49,10 +49,7 @@ WORKER_CORES = {
     "slots.py",
 }
 WIRE_EXTRA_BANS = {"socket", "os", "select", "selectors", "pathlib", "threading", "subprocess"}
-CORE_BANS = {"zmq", "time", "random", "asyncio", "logging", "socket", "threading", "subprocess"}
-
-# `random.Random` is handed to cores; for its type they import the module where only checkers look.
-TYPES_ONLY = {"random"}
+CORE_BANS = {"zmq", "time", "asyncio", "logging", "socket", "threading", "subprocess", "secrets"}
 
 # Names that would turn received bytes into objects or code.
 EXECUTING = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve"}
@@ -103,16 +100,6 @@ def _imports_at_top(tree: ast.Module) -> set[int]:
         if isinstance(child, ast.Import | ast.ImportFrom)
     }
     return {line for _, line in _imports(tree)} - inside
-
-
-def _type_checking_lines(tree: ast.Module) -> set[int]:
-    return {
-        child.lineno
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for child in ast.walk(node)
-        if isinstance(child, ast.Import | ast.ImportFrom)
-    }
 
 
 # --- Sizes ----------------------------------------------------------------------------------------
@@ -180,11 +167,24 @@ def test_cores_do_no_io() -> None:
             continue
         tree = _tree(path)
         for module, line in _imports(tree):
-            if module in TYPES_ONLY and line in _type_checking_lines(tree):
-                continue
             if module in bans:
                 wrong.append(f"{_name(path)}:{line} imports {module}")
+        wrong += [
+            f"{_name(path)}:{line} makes its own randomness" for line in _own_randomness(tree)
+        ]
     assert wrong == []
+
+
+def _own_randomness(tree: ast.Module) -> Iterator[int]:
+    """Lines that do more with `random` than to name the type of the generator handed in."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "random":
+            yield node.lineno
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "random":
+            if node.attr != "Random":
+                yield node.lineno
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "random.Random":
+            yield node.lineno
 
 
 @pytest.mark.parametrize("package", ["evener_wire", "evener_broker"])
