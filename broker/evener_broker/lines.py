@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
-from evener_broker.records import Agent, Client, Function, Task
+from evener_broker.records import UNTRIED, Agent, Client, Function, Task
 from evener_broker.transitions import State
 from evener_wire.limits import AGEING_NS, PRIORITY_MAX, PRIORITY_MIN
 
@@ -64,6 +64,25 @@ class Fifo:
             heapq.heappop(back)
         else:
             new.popleft()
+
+    def pop_like(self, first: Task, most: int) -> list[Task]:
+        """Take out the next tasks, up to `most`, as long as they are like `first`, just popped."""
+        if self._back:
+            return []
+        new = self._new
+        function, options = first.function, first.options
+        taken: list[Task] = []
+        for _ in range(min(most, len(new))):
+            task = new[0]
+            if (
+                task.function is not function
+                or task.options is not options
+                or task.tries is not UNTRIED
+                or task.state is not State.QUEUED
+            ):
+                break
+            taken.append(new.popleft())
+        return taken
 
     def sweep(self) -> None:
         """Forget the tasks that ended while they waited here."""
@@ -187,6 +206,21 @@ class Level:
             return task
         return None
 
+    def take_like(self, first: Task, most: int) -> list[Task]:
+        """Take out the tasks that follow `first`, just taken, and are like it.
+
+        None when several clients wait, for then it is the turn of another.
+        """
+        if len(self.turns) > 1:
+            return []
+        lane = self.lanes[first.client]
+        if lane.special:
+            return []
+        taken = lane.common.pop_like(first, most)
+        lane.count -= len(taken)
+        self.count -= len(taken)
+        return taken
+
 
 class Queue:
     """A queue by name: its lines, and the agents that serve it, split by their credit."""
@@ -259,6 +293,17 @@ class Queue:
                     self._leave(level)
                 return task
         return None
+
+    def take_like(self, first: Task, most: int) -> list[Task]:
+        """Take out up to `most` tasks that are next after `first`, just taken, and are like it."""
+        level = self.levels[first.options.priority]
+        if level.count == 0 or self.busy[0] is not level:
+            return []
+        taken = level.take_like(first, most)
+        self.count -= len(taken)
+        if level.count == 0:
+            self._leave(level)
+        return taken
 
     def _look_for_overdue(self, now_ns: int) -> Level | None:
         # A walk over all lanes, so not for each task.

@@ -23,6 +23,10 @@ from evener_wire.limits import (
 # What an attempt of a function that never ran counts as work in hand: nothing is sent ahead of it.
 _CHARGE_UNKNOWN_NS: Final = LOOKAHEAD_NS
 
+# Like tasks that go to one agent before the next has its turn, when they go ahead of free workers.
+# More: cheaper. Fewer: spread more evenly over hosts.
+_STRETCH: Final = 64
+
 # Work ahead is offered to so many agents that have no room for it, before it waits for a result.
 _AHEAD_MISSES_MAX: Final = 8
 
@@ -129,7 +133,7 @@ class Placing:
                 misses += 1
             else:
                 misses = 0
-                self._assign(task, agent)
+                self._assign([task], agent)
                 self.refresh(agent)
 
     def _to_ahead(self, queue: Queue) -> None:
@@ -142,31 +146,32 @@ class Placing:
             ahead.move_to_end(agent)
             if task is None:
                 misses += 1
-                self.refresh(agent)
             else:
                 misses = 0
-                self._assign(task, agent)
+                room = min(_room_ahead(task.function, agent) - 1, _STRETCH)
+                self._assign([task, *queue.take_like(task, room)], agent)
+            self.refresh(agent)
 
-    def _assign(self, task: Task, agent: Agent) -> None:
+    def _assign(self, tasks: list[Task], agent: Agent) -> None:
         tables = self._tables
-        tables.move(task, Cause.ASSIGN)
-        fence = task.fence = task.fence + 1
-        task.agent = agent
-        tries = task.tries
-        deadline_ms = 0
-        if tries is not UNTRIED:
-            tries.recalled = False
-            if tries.deadline_ns:
-                deadline_ms = max(1, (tries.deadline_ns - tables.now_ns) // MILLISECOND_NS)
-        function = task.function
-        charge_ns = task.charge_ns = function.estimate_ns or _CHARGE_UNKNOWN_NS
-        agent.in_hand_ns += charge_ns
-        task_id = task.id
-        agent.open[task_id] = task
-        timeout_ms = task.options.timeout_ms
-        tables.outbox.run(
-            agent, (task_id, fence, function.name, task.payload, timeout_ms, deadline_ms)
-        )
+        move, run, open_tasks = tables.move, tables.outbox.run, agent.open
+        for task in tasks:
+            move(task, Cause.ASSIGN)
+            task.fence += 1
+            task.agent = agent
+            task_id = task.id
+            open_tasks[task_id] = task
+            function = task.function
+            charge_ns = task.charge_ns = function.estimate_ns or _CHARGE_UNKNOWN_NS
+            agent.in_hand_ns += charge_ns
+            tries = task.tries
+            deadline_ms = 0
+            if tries is not UNTRIED:
+                tries.recalled = False
+                if tries.deadline_ns:
+                    deadline_ms = max(1, (tries.deadline_ns - tables.now_ns) // MILLISECOND_NS)
+            timeout_ms = task.options.timeout_ms
+            run(agent, (task_id, task.fence, function.name, task.payload, timeout_ms, deadline_ms))
 
     def close(self, task: Task) -> None:
         """The open attempt of a task ended, however it ended.
@@ -182,12 +187,17 @@ class Placing:
 
 def _fits_ahead(task: Task, agent: Agent) -> bool:
     """Whether a task may be sent before a worker is free: it will not wait there for long."""
-    estimate_ns = task.function.estimate_ns
     return (
-        estimate_ns is not None
-        and agent.in_hand_ns + estimate_ns <= agent.slots * LOOKAHEAD_NS
-        and len(agent.open) < agent.slots * _HELD_PER_SLOT_MAX
-        and estimate_ns <= LOOKAHEAD_NS
+        _room_ahead(task.function, agent) > 0
         and task.tries.starts == 0
         and not task.options.at_most_once
     )
+
+
+def _room_ahead(function: Function, agent: Agent) -> int:
+    """How many tasks of a function an agent may get ahead of a free worker."""
+    estimate_ns = function.estimate_ns
+    if estimate_ns is None or estimate_ns > LOOKAHEAD_NS:
+        return 0
+    by_time = (agent.slots * LOOKAHEAD_NS - agent.in_hand_ns) // estimate_ns
+    return min(by_time, agent.slots * _HELD_PER_SLOT_MAX - len(agent.open))
