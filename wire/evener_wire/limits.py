@@ -102,6 +102,7 @@ RECOVERY_NS = 1_500 * MILLISECOND_NS
 
 # --- Work -----------------------------------------------------------------------------------------
 
+# How urgent a task is. More steps: more lines for the broker to look at, and none that people need.
 PRIORITY_MIN = 0
 PRIORITY_MAX = 9
 PRIORITY_DEFAULT = 5
