@@ -1,0 +1,127 @@
+"""How the agent ends: drain on the first request, at once on the second, and a last line.
+
+Rules of this file: the order of the end. Unstarted work goes back to the broker, running work has
+time to finish, then it is killed; results wait a moment to be taken; GOODBYE; exit.
+"""
+
+from __future__ import annotations
+
+from evener_wire import messages as m
+from evener_worker.effects import Exit
+from evener_worker.events import StopAsked
+from evener_worker.ledger import Ledger
+from evener_worker.limits import GOODBYE_NS, SECOND_SIGNAL_NS
+from evener_worker.pool import Pool
+from evener_worker.session import Session
+
+
+class Ending:
+    """Caller: the core's step."""
+
+    __slots__ = (
+        "_asked_ns",
+        "_drain_ns",
+        "_empty_ns",
+        "_exit_code",
+        "_exited",
+        "_kill_at_ns",
+        "_ledger",
+        "_pool",
+        "_session",
+        "draining",
+        "why",
+    )
+
+    def __init__(self, ledger: Ledger, pool: Pool, session: Session, drain_ns: int) -> None:
+        self._ledger = ledger
+        self._pool = pool
+        self._session = session
+        self._drain_ns = drain_ns
+        self._exit_code = 0
+        self._asked_ns = 0
+        self._kill_at_ns: int | None = None
+        self._empty_ns: int | None = None  # since when nothing runs any more
+        self._exited = False
+        self.draining = False
+        self.why = ""  # the agent killed what still ran, for this reason
+
+    def on_stop_asked(self, event: StopAsked) -> None:
+        """A signal, or the end of whoever started the agent."""
+        now_ns = self._ledger.now_ns
+        if not self.draining and not event.at_once:
+            self._asked_ns = now_ns
+            self.drain(event.why, event.exit_code)
+        elif event.at_once or now_ns - self._asked_ns >= SECOND_SIGNAL_NS:
+            self.drain(event.why, event.exit_code, quiet=True)
+            self._exit_code = event.exit_code
+            self._kill("stopped at once")
+
+    def drain(self, reason: str, exit_code: int, *, quiet: bool = False) -> None:
+        """Take nothing new, give back what has not started, and let the rest finish."""
+        if self.draining:
+            return
+        self.draining = self._pool.stopping = True
+        self._exit_code = 0
+        self._pool.changed = True  # the OFFER says so
+        self._kill_at_ns = self._ledger.now_ns + self._drain_ns
+        for slot in self._pool.busy():
+            # Whatever is still in hand when the answer comes has started.
+            slot.taking = len(slot.handed)
+        running = sum(1 for _ in self._pool.busy())
+        if not quiet:
+            tasks = "1 task" if running == 1 else f"{running:,} tasks"
+            limit = f"{self._drain_ns / 1e9:g} s"
+            if running:
+                hint = " (Ctrl-C again to stop now)" if exit_code else f" ({reason})"
+                text = f"stopping: {tasks} still running, up to {limit}{hint}"
+            else:
+                text = "stopping"
+            self._ledger.say("info", text)
+
+    def _kill(self, why: str) -> None:
+        self.why = why
+        self._kill_at_ns = None
+        self._pool.kill_all()
+
+    def proceed(self) -> None:
+        """At the end of each step while draining: whatever can happen next."""
+        now_ns = self._ledger.now_ns
+        if self._exited:
+            return
+        self._pool.leave_idle()
+        if self._kill_at_ns is not None and now_ns >= self._kill_at_ns:
+            seconds = f"{self._drain_ns / 1e9:g}"
+            self._ledger.say("warning", f"still running after {seconds} s: killed")
+            self._kill(f"the agent stopped, and it ran on for {seconds} s")
+        if not self._pool.gone() or self._ledger.open:
+            return
+        if self._empty_ns is None:
+            self._empty_ns = now_ns
+        waits = bool(self._session.unacked or self._ledger.ended)
+        if waits and now_ns - self._empty_ns < GOODBYE_NS:
+            return
+        self._exited = True
+        self._session.send(m.Goodbye("stopped"))
+        self._ledger.say("info", self._summary())
+        self._ledger.effects.append(Exit(self._exit_code))
+
+    def _summary(self) -> str:
+        counts = self._ledger.counts
+        parts = [f"{counts[m.DONE]:,} ok", f"{counts[m.FAILED]:,} failed"]
+        for outcome, word in (
+            (m.LOST, "lost"),
+            (m.CANCELLED, "cancelled"),
+            (m.TIMED_OUT, "timed out"),
+            (m.RETURNED, "returned to the queue"),
+        ):
+            if counts[outcome]:
+                parts.append(f"{counts[outcome]:,} {word}")
+        return "done: " + ", ".join(parts)
+
+    def wake_at(self) -> int | None:
+        """When `proceed` has something to do."""
+        if not self.draining or self._exited:
+            return None
+        if self._empty_ns is not None:
+            return self._empty_ns + GOODBYE_NS
+        return self._kill_at_ns

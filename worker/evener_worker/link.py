@@ -1,0 +1,140 @@
+"""The one ZeroMQ socket of the agent: a DEALER to the broker.
+
+Rules of this file: bytes only, never blocks, decides nothing. The socket's descriptor is edge
+triggered: after any send or receive its events are asked for again before anybody waits on it.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+import msgpack
+import zmq
+
+from evener_wire import codec
+from evener_wire import messages as m
+from evener_wire.errors import PeerError
+from evener_wire.limits import FRAME_BYTES_MAX, FRAMES_MAX, INLINE_BYTES_MAX
+from evener_worker.effects import Send, SendResults
+from evener_worker.events import Event, Malformed, Received
+from evener_worker.limits import RECEIVE_MESSAGES_MAX
+
+_PACKER: Final = msgpack.Packer(autoreset=False)
+
+
+class Link:
+    """Caller: the agent's loop."""
+
+    def __init__(self, address: str, rng: random.Random) -> None:
+        self._address = address
+        self._rng = rng
+        self._context = zmq.Context(io_threads=1)
+        self._socket = self._open()
+        self._unwritable = False
+
+    def _open(self) -> zmq.Socket[bytes]:
+        dealer = self._context.socket(zmq.DEALER)
+        dealer.setsockopt(zmq.LINGER, 0)
+        dealer.setsockopt(zmq.IMMEDIATE, 1)  # nothing queues for a broker that comes later
+        dealer.setsockopt(zmq.SNDHWM, 100_000)
+        dealer.setsockopt(zmq.RCVHWM, 100_000)
+        dealer.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
+        dealer.setsockopt(zmq.RECONNECT_IVL, self._rng.randint(100, 500))
+        dealer.setsockopt(zmq.CONNECT_TIMEOUT, 5_000)
+        dealer.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        dealer.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 30)
+        dealer.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 10)
+        dealer.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
+        dealer.setsockopt(zmq.TCP_MAXRT, 30_000)
+        dealer.setsockopt(zmq.IPV6, 1)
+        dealer.connect(self._address)
+        self.fd: int = int(dealer.getsockopt(zmq.FD))
+        return dealer
+
+    def reopen(self) -> None:
+        """Close the connection and make a new one."""
+        self._socket.close(linger=0)
+        self._socket = self._open()
+        self._unwritable = False
+
+    def close(self, linger_ms: int) -> None:
+        """Close; what was sent last has `linger_ms` to leave."""
+        self._socket.close(linger=linger_ms)
+        self._context.term()
+
+    # --- Receiving --------------------------------------------------------------------------------
+
+    def look(self) -> tuple[bool, bool]:
+        """Whether something can be received now, and whether sending works again after a failure."""
+        events = self._socket.getsockopt(zmq.EVENTS)
+        assert isinstance(events, int)
+        if self._unwritable and events & zmq.POLLOUT:
+            self._unwritable = False
+            return bool(events & zmq.POLLIN), True
+        return bool(events & zmq.POLLIN), False
+
+    def receive(self, events: list[Event]) -> None:
+        """Append what has come, up to a bound."""
+        receive = self._socket.recv
+        for _ in range(RECEIVE_MESSAGES_MAX):
+            try:
+                frame = receive(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            if not frame.more:
+                frames: list[m.Buffer] = [frame.buffer]
+            else:
+                frames = self._rest(frame)
+            try:
+                events.append(Received(codec.decode(frames)))
+            except PeerError as error:
+                events.append(Malformed(str(error)))
+
+    def _rest(self, first: zmq.Frame) -> list[m.Buffer]:
+        frames: list[m.Buffer] = [first.buffer]
+        frame = first
+        while frame.more:
+            frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+            if len(frames) <= FRAMES_MAX:
+                frames.append(frame.buffer)
+        return frames
+
+    # --- Sending ----------------------------------------------------------------------------------
+
+    def send(self, effect: Send) -> bool:
+        """Whether the connection took the message."""
+        return self._send(codec.encode(effect.message, effect.session, effect.number))
+
+    def send_results(self, effect: SendResults) -> bool:
+        """The same for a RESULT, whose items are packed already."""
+        return self._send(encode_results(effect))
+
+    def _send(self, frames: list[m.Buffer]) -> bool:
+        send = self._socket.send
+        last = len(frames) - 1
+        try:
+            for index, frame in enumerate(frames):
+                flags = zmq.NOBLOCK if index == last else zmq.NOBLOCK | zmq.SNDMORE
+                send(frame, flags, copy=index == 0 or memoryview(frame).nbytes <= INLINE_BYTES_MAX)
+        except zmq.Again:
+            self._unwritable = True
+            return False
+        return True
+
+
+def encode_results(effect: SendResults) -> list[m.Buffer]:
+    """The frames of a RESULT, as `codec.encode` would make them of the unpacked items."""
+    attempts = effect.attempts
+    _PACKER.reset()
+    _PACKER.pack_array_header(4)
+    _PACKER.pack(m.Result.KIND)
+    _PACKER.pack(effect.session)
+    _PACKER.pack(effect.number)
+    _PACKER.pack_array_header(len(attempts))
+    head = b"".join([_PACKER.bytes(), *[attempt.packed for attempt in attempts]])
+    frames: list[m.Buffer] = [head]
+    for attempt in attempts:
+        if attempt.buffers:
+            frames.extend(attempt.buffers)
+    return frames

@@ -1,0 +1,219 @@
+"""One worker process as the agent's shell holds it: how it is started, fed, read and buried.
+
+Rules of this file: never blocks, decides nothing. A process is its own group and is killed as a
+group. The order of a burial matters: kill the group while the process id cannot belong to anybody
+else, read what the process wrote, then read the page, then wait for the process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from evener_wire.messages import Buffer
+from evener_worker import page as p
+from evener_worker.attempts import Attempt
+from evener_worker.channel import RUN, Frame, FrameReader, head_of, pack_items
+from evener_worker.events import Page
+from evener_worker.limits import RECEIVE_BYTES_MAX
+from evener_worker.output import Lines, kept_lines
+
+# One thread per worker in libraries that would start one per CPU: there is one worker per CPU.
+_SINGLE_THREADED: Final = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+def worker_environment(number: int, worker: str) -> dict[str, str]:
+    """The environment of a worker process; what the user set stays."""
+    environment = dict.fromkeys(_SINGLE_THREADED, "1") | dict(os.environ)
+    return environment | {
+        "PYTHONUNBUFFERED": "1",
+        "EVENER_WORKER_ID": str(number),
+        "EVENER_WORKER_NAME": worker,
+    }
+
+
+class WorkerProcess:
+    """A living worker process, and what connects it with the agent."""
+
+    __slots__ = (
+        "_outgoing",
+        "_permits_fd",
+        "_popen",
+        "_reader",
+        "lines",
+        "number",
+        "page",
+        "pid",
+        "pidfd",
+        "pipes",
+        "socket",
+    )
+
+    def __init__(
+        self, number: int, worker: str, target: str, *, trusted: bool, prefix: bytes
+    ) -> None:
+        self.number: Final = number
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        page_fd = p.create_page()
+        self._permits_fd = p.create_permits()
+        self.page = p.map_page(page_fd)
+        passed = (theirs.fileno(), page_fd, self._permits_fd)
+        arguments = [*map(str, passed), str(os.getpid()), str(int(trusted)), worker, target]
+        try:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", "evener_worker.runner", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                pass_fds=passed,
+                process_group=0,
+                env=worker_environment(number, worker),
+            )
+        finally:
+            theirs.close()
+            os.close(page_fd)
+        self.pid: Final = self._popen.pid
+        self.pidfd: Final = os.pidfd_open(self.pid)
+        self.socket: Final = ours
+        self._reader = FrameReader()
+        self._outgoing: deque[memoryview] = deque()
+        self.lines: deque[str] = kept_lines()
+        assert self._popen.stdout is not None and self._popen.stderr is not None
+        # By descriptor: where its lines go (1 or 2), and the lines.
+        self.pipes: dict[int, tuple[int, Lines]] = {
+            self._popen.stdout.fileno(): (1, Lines(prefix, self.lines)),
+            self._popen.stderr.fileno(): (2, Lines(prefix, self.lines)),
+        }
+        for fd in self.pipes:
+            os.set_blocking(fd, False)
+
+    # --- To the worker ----------------------------------------------------------------------------
+
+    def hand(self, first: int, attempts: Sequence[Attempt]) -> None:
+        """Send a batch, and as many permits."""
+        body, buffers = pack_items([attempt.item for attempt in attempts])
+        # Permits first: the worker may be quicker than the next line.
+        os.eventfd_write(self._permits_fd, len(attempts))
+        self.send(Frame(RUN, first, body=body, buffers=buffers))
+
+    def take_back(self, most: int) -> int:
+        """Take back up to `most` permits; how many there were."""
+        return p.take_permits(self._permits_fd, most)
+
+    def send(self, frame: Frame) -> None:
+        """Send a frame, or queue what the socket does not take."""
+        parts: list[Buffer] = [head_of(frame), *frame.buffers]
+        if not self._outgoing and not frame.buffers:
+            sent = self._send_some(parts[0])
+            if sent == len(parts[0]):
+                return
+            parts[0] = memoryview(parts[0])[sent:]
+        self._outgoing.extend(memoryview(part).cast("B") for part in parts)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is queued, as far as the socket takes it."""
+        while self._outgoing:
+            part = self._outgoing[0]
+            sent = self._send_some(part)
+            if sent == len(part):
+                self._outgoing.popleft()
+            else:
+                self._outgoing[0] = part[sent:]
+                return
+
+    def _send_some(self, part: Buffer) -> int:
+        try:
+            return self.socket.send(part)
+        except BlockingIOError:
+            return 0
+        except OSError:  # it is dying: what it was sent goes with it
+            self._outgoing.clear()
+            return len(part)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether something waits until the socket takes more."""
+        return bool(self._outgoing)
+
+    def signal(self, number: int) -> None:
+        """A signal to the process alone."""
+        self._popen.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL to the process and everything it started."""
+        if self._popen.returncode is None:
+            try:
+                os.killpg(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                # Just forked: it has no group yet.
+                self._popen.kill()
+
+    # --- From the worker --------------------------------------------------------------------------
+
+    def receive(self, most: int = RECEIVE_BYTES_MAX) -> list[Frame] | None:
+        """Frames that have come, up to about `most` bytes; None at the end."""
+        frames: list[Frame] = []
+        while most > 0:
+            target = self._reader.target()
+            try:
+                if target is None:
+                    data = self.socket.recv(RECEIVE_BYTES_MAX)
+                    count = len(data)
+                    if count:
+                        frames += self._reader.feed(data)
+                else:
+                    count = self.socket.recv_into(target)
+                    frame = self._reader.filled(count) if count else None
+                    if frame is not None:
+                        frames.append(frame)
+            except BlockingIOError:
+                break
+            except OSError:
+                count = 0
+            if not count:
+                return frames or None
+            most -= count
+            if target is None and count < RECEIVE_BYTES_MAX:
+                break
+        return frames
+
+    def page_now(self) -> Page:
+        """What the worker noted in its page."""
+        return Page(self.page[p.STARTED], self.page[p.STARTED_NS])
+
+    def flag(self, sequence: int, outcome: int) -> None:
+        """Note that attempt `sequence` shall end."""
+        self.page[p.STOP_OUTCOME] = outcome
+        self.page[p.STOP] = sequence
+
+    # --- The end ----------------------------------------------------------------------------------
+
+    def wait(self) -> Mapping[str, int | None]:
+        """Wait for a process that ended: its exit code and signal."""
+        code = self._popen.wait()
+        return {"exit_code": code if code >= 0 else None, "signal": -code if code < 0 else None}
+
+    def close(self) -> None:
+        """Close everything that connected it with the agent."""
+        self.socket.close()
+        os.close(self.pidfd)
+        os.close(self._permits_fd)
+        for stream in (self._popen.stdout, self._popen.stderr):
+            assert stream is not None
+            stream.close()
+        self._outgoing.clear()
