@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import io
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,8 @@ from evener.demo.corpus import Source, common_folder, read, standard_library
 from evener.demo.identifiers import _FIELDS, index
 from evener.demo.progress import Progress
 from evener.demo.totals import Totals
+from evener.demo.victim import Assassin
+from tests.support import Processes, is_running
 
 
 def test_each_kind_of_identifier_counts() -> None:
@@ -182,3 +186,56 @@ def test_importing_the_demo_loads_nothing_else() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+class _FakeBroker:
+    """Lists of a broker with one worker, a real process, as they change when it is killed."""
+
+    def __init__(self, pid: int, states: list[str]) -> None:
+        self.pid = pid
+        self.states = states
+        self.said: list[str] = []
+
+    def ask(self, kind: str) -> list[dict[str, Any]]:
+        dead = not is_running(self.pid)
+        if kind == "workers":
+            pid = self.pid + 1 if dead and not self.states else self.pid
+            return [{"name": "w1", "pid": pid, "state": "ready", "running": "f", "tasks": 1}]
+        state = self.states.pop(0) if dead and self.states else "running"
+        row = {"id": "ab" * 16, "function": "demo.index", "state": state}
+        return [row | {"starts": int(dead and state != "spared")}]
+
+
+def test_a_kill_is_shown_as_the_broker_lists_it(processes: Processes) -> None:
+    process = processes.start("sleep", "60")
+    broker = _FakeBroker(process.pid, ["queued", "queued", "assigned"])
+    (loss,) = Assassin(broker.ask, broker.said.append, lambda: None).strike()
+    assert process.wait(10) == -signal.SIGKILL
+    assert (loss.worker, loss.pid, loss.new_pid) == ("w1", process.pid, process.pid + 1)
+    assert loss.task == "ab" * 16
+    assert [line.split()[0] for line in broker.said] == [
+        "half-way:",
+        "lost",
+        "requeued",
+        "replaced",
+    ]
+
+
+def test_a_worker_killed_between_two_tasks_is_not_called_a_loss(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evener.demo.victim._LOSS_S", 0.01)
+    monkeypatch.setattr("evener.demo.victim._TRIES_MAX", 1)
+    process = processes.start("sleep", "60")
+    broker = _FakeBroker(process.pid, ["spared"] * 1000)
+    monkeypatch.setattr("evener.demo.victim._REPLACEMENT_S", 0.01)
+    (loss,) = Assassin(broker.ask, broker.said.append, lambda: None).strike()
+    assert loss.task is None
+    assert "between two tasks" in broker.said[1]
+    assert "NOT replaced" in broker.said[2]
+
+
+def test_nobody_is_killed_when_nobody_is_busy() -> None:
+    said: list[str] = []
+    assert Assassin(lambda kind: [], said.append, lambda: None).strike() == []
+    assert said == ["no worker is busy: none was killed"]

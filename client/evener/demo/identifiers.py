@@ -40,7 +40,8 @@ def _parse(source: bytes) -> ast.Module:
             warnings.simplefilter("ignore")  # about the style of the file, to whoever wrote it
             return ast.parse(text)
     except SyntaxError as error:
-        raise _Unreadable(f"line {error.lineno}: {error.msg}") from error
+        place = f"line {error.lineno}: " if error.lineno else ""
+        raise _Unreadable(f"{place}{error.msg}") from error
     except (RecursionError, MemoryError) as error:
         raise _Unreadable("nested too deeply for the parser") from error
     except ValueError as error:  # null bytes, up to Python 3.11

@@ -1,0 +1,157 @@
+"""The demo's run, from the first line to the last.
+
+Rules of this file: the order of things, and what goes to stdout (what was found) and to stderr (how
+far it is, and what happens meanwhile).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final
+
+import evener
+from evener.demo import report
+from evener.demo.app import app, index
+from evener.demo.corpus import Source, common_folder, read, standard_library
+from evener.demo.progress import Progress
+from evener.demo.totals import Totals
+from evener.demo.victim import Assassin, Loss, Rows
+
+_RESULT_S: Final = 300.0  # without any result for this long, something is wrong
+_ROWS_MAX: Final = 200  # the oldest ones; what runs is among them
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a cluster made of the work."""
+
+    totals: Totals = field(default_factory=Totals)
+    seconds: float = 0.0
+    lost: dict[str, str] = field(default_factory=dict)
+    losses: list[Loss] = field(default_factory=list)
+
+
+def run(*, workers: int, kill: bool, broker: str | None, paths: Sequence[Path] | None) -> int:
+    """What `evener.demo.main` says."""
+    chosen = standard_library() if paths is None else list(paths)
+    if not chosen:
+        _tell(["this Python has no source files of its standard library: nothing to index"])
+        return 1
+    sources = read(chosen)
+    size = report.megabytes(sum(len(source.content) for source in sources))
+    _print(
+        [
+            f"indexing the identifiers of {report.counted(len(sources), 'Python file')}, {size}",
+            f"  below {common_folder(chosen)}",
+        ]
+    )
+    with _connected(workers, broker) as (client, count):
+        outcome = _index_there(client, sources, kill=kill and broker is None)
+    alone, alone_s = _index_here(sources)
+    _print(["", *report.top_identifiers(outcome.totals)])
+    _print(["", *report.faults(outcome.totals)] if outcome.totals.faults else [])
+    _print(["", *report.comparison(outcome.totals, outcome.seconds, alone, alone_s, count)])
+    _print(f"LOST {name}: {why}" for name, why in outcome.lost.items())
+    killed, again = len(outcome.losses), sum(loss.task is not None for loss in outcome.losses)
+    lost = len(outcome.lost)
+    _print(["", report.closing(outcome.totals, outcome.seconds, killed, again, lost)])
+    return 1 if lost or outcome.totals.differences(alone) else 0
+
+
+# --- On the cluster -------------------------------------------------------------------------------
+
+
+@contextmanager
+def _connected(workers: int, broker: str | None) -> Iterator[tuple[evener.Client, int]]:
+    """A client and how many workers there are: of a cluster of our own, or of one that runs."""
+    if broker is not None:
+        with evener.Client(broker) as client:
+            ready = sum(row["slots"] for row in _rows(client, "hosts"))
+            _print([f"  on the {report.counted(ready, 'worker')} of the broker at {broker}", ""])
+            yield client, ready
+        return
+    start = time.monotonic()
+    with evener.LocalCluster(app, workers=workers) as cluster, cluster.client() as client:
+        took = time.monotonic() - start
+        _print(
+            [f"  on a broker and {report.counted(workers, 'worker')}, ready after {took:.2f} s", ""]
+        )
+        yield client, workers
+
+
+def _index_there(client: evener.Client, sources: Sequence[Source], *, kill: bool) -> Outcome:
+    """Submit a task for each file, and sum up their results as they come."""
+    outcome = Outcome()
+    progress = Progress("indexed", len(sources), sys.stderr)
+    ended: SimpleQueue[int] = SimpleQueue()
+
+    def on_done(number: int) -> Callable[[Any], None]:
+        return lambda _: ended.put(number)
+
+    futures = [client.submit(index, source.content) for source in sources]
+    for number, future in enumerate(futures):
+        future.add_done_callback(on_done(number))
+    for done in range(1, len(sources) + 1):
+        number = ended.get(timeout=_RESULT_S)
+        try:
+            outcome.totals.add(sources[number], futures[number].result())
+        except evener.EvenerError as error:
+            outcome.lost[sources[number].name] = str(error)
+        progress.show(done)
+        if kill and done == (len(sources) + 1) // 2:
+            outcome.losses = _kill_one(client, progress, done, ended)
+    progress.clear()
+    outcome.seconds = progress.seconds()
+    return outcome
+
+
+def _kill_one(
+    client: evener.Client, progress: Progress, done: int, ended: SimpleQueue[int]
+) -> list[Loss]:
+    """The work goes on meanwhile: what ends is counted, and summed up afterwards."""
+
+    def say(line: str) -> None:
+        progress.clear()
+        _tell([line])
+
+    def idle() -> None:
+        progress.show(done + ended.qsize())
+
+    return Assassin(lambda kind: _rows(client, kind), say, idle).strike()
+
+
+def _rows(client: evener.Client, kind: str) -> Rows:
+    rows: Rows = client.query("ls", kind=kind, limit=_ROWS_MAX)["rows"]
+    return rows
+
+
+# --- Here -----------------------------------------------------------------------------------------
+
+
+def _index_here(sources: Sequence[Source]) -> tuple[Totals, float]:
+    """The same function in this process, one file after the other."""
+    totals = Totals()
+    progress = Progress("one process", len(sources), sys.stderr)
+    for source in sources:
+        totals.add(source, index(source.content))
+        progress.show(totals.files)
+    progress.clear()
+    return totals, progress.seconds()
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
