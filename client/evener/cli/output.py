@@ -1,0 +1,133 @@
+"""What commands print: tables and JSON on stdout, sentences on stderr, numbers for people.
+
+Rules of this file: no connection, no logging. Text that came from elsewhere passes `clean` before
+it reaches a terminal, so that nobody's task name moves a cursor or colours a screen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import click
+
+SCHEMA: Final = 1
+"""Of every JSON that commands print: fields are added under it, and never change or go."""
+
+
+def print_json(body: Mapping[str, Any]) -> None:
+    """One JSON object on one line."""
+    click.echo(json.dumps({"schema": SCHEMA, **body}, default=_plain, ensure_ascii=False))
+
+
+def _plain(value: Any) -> object:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).hex()  # pyright: ignore[reportUnknownArgumentType]
+    if isinstance(value, set | frozenset | tuple):
+        return [*value]
+    return repr(value)
+
+
+def complain(text: str, who: str) -> None:
+    """A sentence on stderr: who says it, then what."""
+    click.echo(f"{who}: {clean(text)}" if who else clean(text), err=True)
+
+
+def clean(text: str) -> str:
+    """The text with everything escaped that would steer a terminal, but lines and tabs."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+# --- Tables ---------------------------------------------------------------------------------------
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns as wide as their widest cell; numbers to the right, the rest to the left."""
+    cells = [[clean(_cell(value)).replace("\n", " ") for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+    right = [
+        bool(rows) and all(isinstance(row[i], int | float | Amount | None) for row in rows)
+        for i in range(len(headers))
+    ]
+    click.echo(click.style(_line(headers, widths, right), dim=True))
+    for row in cells:
+        click.echo(_line(row, widths, right))
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    padded = [
+        cell.rjust(width) if to_right else cell.ljust(width)
+        for cell, width, to_right in zip(cells, widths, right, strict=True)
+    ]
+    return "  ".join(padded).rstrip()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return ", ".join(str(part) for part in value) or "-"
+    return str(value)
+
+
+class Amount(str):
+    """A text that stands for a number, and is set to the right in tables."""
+
+    __slots__ = ()
+
+
+# --- Numbers and moments for people ---------------------------------------------------------------
+
+_SCALES: Final = ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k"))
+_BYTES: Final = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+
+
+def humanised(number: int) -> str:
+    """Both to grasp and exact: `12.4 k (12,431)`."""
+    for scale, letter in _SCALES:
+        if number >= 10 * scale:
+            return f"{number / scale:.1f} {letter} ({number:,})"
+    return f"{number:,}"
+
+
+def duration(milliseconds: float | None) -> Amount:
+    """A duration for people: `12 ms`, `1.2 s`, `2 min 5 s`, or a dash."""
+    if milliseconds is None:
+        return Amount("-")
+    if milliseconds < 1:
+        return Amount(f"{milliseconds * 1000:.0f} us")
+    if milliseconds < 1000:
+        return Amount(f"{milliseconds:.0f} ms")
+    if milliseconds < 120_000:
+        return Amount(f"{milliseconds / 1000:.1f} s")
+    minutes, seconds = divmod(round(milliseconds / 1000), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return Amount(f"{days} d {hours} h")
+    return Amount(f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s")
+
+
+def bytes_text(number: int | None) -> Amount:
+    """Bytes for people: `1.5 GiB`, or a dash."""
+    if number is None:
+        return Amount("-")
+    for scale, unit in _BYTES:
+        if number >= scale:
+            return Amount(f"{number / scale:.1f} {unit}")
+    return Amount(f"{number} B")
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 task`, `3 tasks`, `1,204 tasks`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
