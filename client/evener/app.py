@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
@@ -44,13 +45,14 @@ class App:
     """
 
     def __init__(self, name: str) -> None:
-        if not isinstance(name, str) or not is_name(name) or name.startswith(SHIPPED_PREFIX):
+        given: object = name
+        if not isinstance(given, str) or not is_name(name) or name.startswith(SHIPPED_PREFIX):
             raise UsageError(
                 f"App({name!r}): not a name; give printable characters without spaces, such as "
                 '"demo"'
             )
         self.name = name
-        self.module: str = sys._getframe(1).f_globals.get("__name__", "__main__")
+        self.module: str = _caller_module()
         """Where it was made; functions pickle as "this name in the app of that module"."""
         self._functions: dict[str, Function[Any, Any]] = {}
         self.functions: Mapping[str, Function[Any, Any]] = MappingProxyType(self._functions)
@@ -95,7 +97,7 @@ class App:
         """
         wanted = merge(None, options) if options else None
         if function is None:
-            return lambda function: self._register(function, name, wanted)
+            return partial(self._register, name=name, options=wanted)
         return self._register(function, name, wanted)
 
     def callables(self) -> dict[str, Callable[..., Any]]:
@@ -127,8 +129,11 @@ class App:
             )
         if known is None and len(self._functions) == FUNCTIONS_MAX:
             raise UsageError(f"an app has at most {FUNCTIONS_MAX:,} functions")
-        kind = AsyncFunction if inspect.iscoroutinefunction(function) else Function
-        registered: Function[Any, Any] = kind(self, full, function, options)
+        registered: Function[Any, Any]
+        if inspect.iscoroutinefunction(function):
+            registered = AsyncFunction(self, full, function, options)
+        else:
+            registered = Function(self, full, function, options)
         self._functions[full] = registered
         return registered
 
@@ -143,6 +148,14 @@ class App:
 
     def __repr__(self) -> str:
         return f"<App {self.name}, {len(self._functions)} functions>"
+
+
+def _caller_module() -> str:
+    """The module whose code makes an app: two frames up from here."""
+    frame = inspect.currentframe()
+    for _ in range(2):
+        frame = frame.f_back if frame is not None else None
+    return "__main__" if frame is None else str(frame.f_globals.get("__name__", "__main__"))
 
 
 def _defined_again(known: Callable[..., Any], function: Callable[..., Any]) -> bool:

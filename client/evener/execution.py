@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping
 from time import monotonic_ns
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from evener.errors import NotLoadable, NotSendable, PayloadTooLarge, RemoteError, UnknownFunction
 from evener.failure import Place, encode_failure
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Executed", "Execution", "Interrupted", "Place"]
 
-_CONTEXTS_MAX: Final = 64
+# Exceptions looked at in a chain, groups included, to tell whether a task was interrupted.
+_VISITS_MAX: Final = 256
 
 
 class Interrupted(BaseException):
@@ -85,12 +86,12 @@ class Execution:
                 function = self._find(name, code)
             if kwargs is None:
                 value = function(*args)
-            elif type(kwargs) is dict:
+            elif not isinstance(kwargs, int):
                 value = function(*args, **kwargs)
             else:
                 result = self._run_chunk(name, function, (args, kwargs, code), on_item)
                 return Executed(DONE, result, monotonic_ns() - started_ns, None)
-            if type(value) is CoroutineType:
+            if value.__class__ is CoroutineType:
                 value = self._await(value)
             result = encode_value(value, trusted=self._trusted, function=name)
         # SystemExit, KeyboardInterrupt and what else user code raises must not end the worker.
@@ -141,7 +142,7 @@ class Execution:
                 on_item(index)
             try:
                 value = function(item) if form == ONE_ARGUMENT else function(*item)
-                if type(value) is CoroutineType:
+                if value.__class__ is CoroutineType:
                     value = self._await(value)
             except BaseException as error:
                 if interruption(error) is not None:
@@ -230,22 +231,15 @@ def _in_thread(function: Callable[[], Any]) -> Any:
 
 def interruption(error: BaseException) -> Interrupted | None:
     """The `Interrupted` that an exception is, holds in a group, or was raised in the course of."""
-    current: BaseException | None = error
-    for _ in range(_CONTEXTS_MAX):
-        if current is None:
+    waiting: list[BaseException | None] = [error]
+    for _ in range(_VISITS_MAX):
+        if not waiting:
             return None
+        current = waiting.pop()
         if isinstance(current, Interrupted):
             return current
         if isinstance(current, BaseExceptionGroup):
-            inside = _first_leaf(current.subgroup(Interrupted))
-            if inside is not None:
-                return inside
-        current = current.__context__
+            waiting.extend(cast("BaseExceptionGroup[BaseException]", current).exceptions)
+        if current is not None:
+            waiting.append(current.__context__)
     return None
-
-
-def _first_leaf(group: BaseExceptionGroup[Any] | None) -> Interrupted | None:
-    leaf: BaseException | None = group
-    while isinstance(leaf, BaseExceptionGroup):
-        leaf = leaf.exceptions[0]
-    return leaf if isinstance(leaf, Interrupted) else None

@@ -20,7 +20,7 @@ from evener import errors
 from evener.errors import RemoteError, RemoteTraceback
 from evener.options import qualified_name, seconds_text
 from evener.pickling import dump, load
-from evener.plain import NotPlain, pack, skim, unpack
+from evener.plain import pack, skim, unpack
 from evener_wire.errors import PeerError
 from evener_wire.limits import INLINE_BYTES_MAX, TEXT_CHARS_MAX, TYPE_NAMES_MAX
 from evener_wire.messages import Facts, Frames, Payload
@@ -32,8 +32,8 @@ _PICKLE_BYTES_MAX: Final = 16 * 1024
 _ARGUMENTS_BYTES_MAX: Final = 8 * 1024
 _NOTES_MAX: Final = 16
 _NOTE_CHARS_MAX: Final = 500
-# msgpack texts take up to 4 bytes a character, and a failure must fit inline.
-_TEXT_CHARS_MAX: Final = min(TEXT_CHARS_MAX, 6_000)
+# Where the whole does not fit inline (4 bytes a character): the message, and half of its traceback.
+_SHORT_CHARS_MAX: Final = 2_000
 
 # Raised by `next()`, these would end the loop that asks for results, without a word.
 _NEVER_REBUILT: Final = (StopIteration, StopAsyncIteration)
@@ -54,28 +54,23 @@ def encode_failure(
     error: BaseException, place: Place, run_ns: int | None, *, trusted: bool = True
 ) -> tuple[bytes, Facts]:
     """The payload of an exception, and the facts of it for the broker's records and `retry_on`."""
-    kind = type(error)
-    names = _type_names(kind)
-    message = cut(_text(error), _TEXT_CHARS_MAX)
+    names = _type_names(type(error))
+    message, trace = _sane(_text(error)), _sane(traceback_text(error))
     run_s = None if run_ns is None else run_ns / 1e9
     about = {"host": place.host, "pid": place.pid, "worker": place.worker, "run_s": run_s}
-    facts: Facts = {"type": names[0], "message": message[:MESSAGE_CHARS_MAX], "types": names}
-    notes = [cut(note, _NOTE_CHARS_MAX) for note in _notes(error)]
-    texts = [names[0], message, cut(traceback_text(error), _TEXT_CHARS_MAX), about, [*names]]
     arguments, pickled = _rebuildable(error, trusted)
-    try:
-        payload = pack([*texts, arguments, pickled, notes])
-    except NotPlain:  # texts that are not UTF-8
-        texts[:3] = [_sane(names[0]), _sane(message), _sane(str(texts[2]))]
-        texts[4] = [_sane(name) for name in names]
-        facts = {"type": texts[0], "message": _sane(facts["message"]), "types": tuple(texts[4])}
-        payload = pack([*texts, None, pickled, [_sane(note) for note in notes]])
+    notes = [cut(_sane(note), _NOTE_CHARS_MAX) for note in _notes(error)]
+    texts = [names[0], cut(message, TEXT_CHARS_MAX), cut(trace, TEXT_CHARS_MAX), about, [*names]]
+    payload = pack([*texts, arguments, pickled, notes])
+    if len(payload) > INLINE_BYTES_MAX:
+        texts[1:3] = [cut(message, _SHORT_CHARS_MAX), cut(trace, 2 * _SHORT_CHARS_MAX)]
+        payload = pack([*texts, None, None, []])
     assert len(payload) <= INLINE_BYTES_MAX
-    return payload, facts
+    return payload, {"type": names[0], "message": message[:MESSAGE_CHARS_MAX], "types": names}
 
 
 def _type_names(kind: type) -> tuple[str, ...]:
-    names = [qualified_name(base) for base in kind.__mro__ if base is not object]
+    names = [_sane(qualified_name(base)) for base in kind.__mro__ if base is not object]
     return tuple(names[:TYPE_NAMES_MAX])
 
 
@@ -87,8 +82,8 @@ def _text(error: BaseException) -> str:
 
 
 def _notes(error: BaseException) -> list[str]:
-    notes = getattr(error, "__notes__", ())
-    if not isinstance(notes, (list, tuple)):
+    notes: Any = getattr(error, "__notes__", ())
+    if notes.__class__ is not list:
         return []
     return [note for note in notes[:_NOTES_MAX] if isinstance(note, str)]
 
@@ -192,12 +187,8 @@ def decode_failure(
     except Exception as problem:
         text = f"the worker's report of a failure cannot be read ({problem})"
         return RemoteError("unknown", text[:_NOTE_CHARS_MAX])
-    error = _rebuild(failure, trusted)
-    given = set(_notes(error))
-    for note in failure.notes:
-        if note not in given:
-            error.add_note(_printable(note))
-    error.add_note(_place_note(failure.about, task, facts or {}))
+    notes = [*map(_printable, failure.notes), _place_note(failure.about, task, facts or {})]
+    error = _rebuild(failure, trusted, notes)
     if failure.traceback:
         error.__cause__ = RemoteTraceback(_printable(failure.traceback))
     return error
@@ -209,7 +200,7 @@ def _read(payload: Payload) -> _Failure:
         raise PeerError(f"{len(stream)} bytes")
     skim(stream)
     parts = unpack(stream)
-    if type(parts) is not list or len(parts) < len(_Failure._fields):
+    if parts.__class__ is not list or len(parts) < len(_Failure._fields):
         raise PeerError("not an array of eight parts")
     failure = _Failure(*parts[: len(_Failure._fields)])
     texts = [*failure[:3], *failure.types, *failure.notes]
@@ -220,22 +211,38 @@ def _read(payload: Payload) -> _Failure:
     return failure
 
 
-def _rebuild(failure: _Failure, trusted: bool) -> Exception:
-    error: object = None
+def _rebuild(failure: _Failure, trusted: bool, notes: Sequence[str]) -> Exception:
     try:
-        if type(failure.pickled) is bytes and trusted:
-            error = load(failure.pickled)
-        elif type(failure.arguments) is list:
-            kind = _safe_type(failure.type_name)
-            error = kind(*failure.arguments) if kind is not None else None
+        error = _original(failure, trusted)
+        if error is not None:
+            _add_notes(error, notes)
+            return error
     # Whatever a constructor raises when it is handed these arguments: the texts remain.
     except Exception:
         error = None
+    texts = (failure.type_name, failure.message, failure.traceback)
+    remote = RemoteError(*map(_printable, texts))
+    _add_notes(remote, notes)
+    return remote
+
+
+def _add_notes(error: Exception, notes: Sequence[str]) -> None:
+    given = set(_notes(error))  # a pickled exception brings its own
+    for note in notes:
+        if note not in given:
+            error.add_note(note)
+
+
+def _original(failure: _Failure, trusted: bool) -> Exception | None:
+    error: object = None
+    if type(failure.pickled) is bytes and trusted:
+        error = load(failure.pickled)
+    elif failure.arguments is not None:
+        kind = _safe_type(failure.type_name)
+        error = kind(*failure.arguments) if kind is not None else None
     if isinstance(error, Exception) and not isinstance(error, _NEVER_REBUILT):
         return error
-    return RemoteError(
-        _printable(failure.type_name), _printable(failure.message), _printable(failure.traceback)
-    )
+    return None
 
 
 def _safe_type(name: str) -> type[Exception] | None:

@@ -37,6 +37,8 @@ class Function(Generic[P, R]):
     None where Python knows none (some built-in functions).
     """
 
+    __name__: str
+
     def __init__(
         self,
         app: App,
@@ -125,35 +127,44 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
 class _Shape:
     """What is known of a signature without binding: enough to say yes to most calls at once."""
 
-    __slots__ = ("_any_keyword", "_keywords", "_most", "_needed", "_plain_least", "positional")
+    __slots__ = ("_any_keyword", "_keywords", "_least", "_most", "_needed", "positional")
 
     def __init__(self, signature: inspect.Signature | None) -> None:
-        kinds = inspect.Parameter
-        parameters = [] if signature is None else [*signature.parameters.values()]
-        by_place = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        kinds_used = {p.kind for p in parameters}
-        self.positional = tuple(p.name for p in by_place)
-        self._most = sys.maxsize if kinds.VAR_POSITIONAL in kinds_used else len(by_place)
-        self._any_keyword = kinds.VAR_KEYWORD in kinds_used
-        # Which places a keyword can fill; those of keyword-only ones lie beyond every position.
-        self._keywords = {
-            p.name: place for place, p in enumerate(by_place) if p.kind is p.POSITIONAL_OR_KEYWORD
-        }
-        self._keywords.update((p.name, sys.maxsize) for p in parameters if p.kind is p.KEYWORD_ONLY)
-        self._needed = [(i, p.name) for i, p in enumerate(by_place) if p.default is p.empty]
-        self._needed += [
-            (sys.maxsize, p.name)
-            for p in parameters
-            if p.kind is p.KEYWORD_ONLY and p.default is p.empty
-        ]
-        self._plain_least = max((place + 1 for place, _ in self._needed), default=0)
+        self.positional: tuple[str, ...] = ()
+        self._most = 0
+        self._any_keyword = False
+        # Which position a keyword fills; keyword-only ones lie beyond every position.
+        self._keywords: dict[str, int] = {}
+        # What must be given: its position, and its name where a keyword can give it.
+        self._needed: list[tuple[int, str | None]] = []
         if signature is None:
             self._most, self._any_keyword = sys.maxsize, True
+        for parameter in () if signature is None else signature.parameters.values():
+            self._add(parameter)
+        self._least = max((place + 1 for place, _ in self._needed), default=0)
+
+    def _add(self, parameter: inspect.Parameter) -> None:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            self._most = sys.maxsize
+            return
+        if parameter.kind is parameter.VAR_KEYWORD:
+            self._any_keyword = True
+            return
+        place = sys.maxsize
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            place = self._most
+            self._most += 1
+            self.positional += (parameter.name,)
+        if parameter.kind is not parameter.POSITIONAL_ONLY:
+            self._keywords[parameter.name] = place
+        if parameter.default is parameter.empty:
+            keyword = parameter.name if parameter.name in self._keywords else None
+            self._needed.append((place, keyword))
 
     def surely_fits(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         given = len(args)
         if not kwargs:
-            return self._plain_least <= given <= self._most
+            return self._least <= given <= self._most
         if given > self._most:
             return False
         keywords = self._keywords

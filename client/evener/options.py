@@ -145,10 +145,10 @@ def _flag(name: str, value: object) -> bool:
 
 
 def _retry_on(name: str, value: object) -> tuple[str, ...]:
-    listed = [value] if isinstance(value, (type, str)) else value
+    listed: Any = [value] if isinstance(value, (type, str)) else value
     names: list[str] = []
     try:
-        for kind in listed:  # type: ignore[attr-defined]  # what is not iterable is told below
+        for kind in listed:
             names.extend(_type_names(kind))
     except TypeError as error:
         raise UsageError(

@@ -13,10 +13,10 @@ what was sent or raises `PeerError`; an untrusted payload never unpickles anythi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from evener.errors import NotSendable, PayloadTooLarge
-from evener.pickling import PICKLE_FIRST_BYTE, blame, dump, load, type_label
+from evener.pickling import PICKLE_FIRST_BYTE, blame, dump, load, refusal, type_label
 from evener.plain import SKIM_BYTES_MIN, NotPlain, lift, pack, skim, unpack
 from evener_wire.errors import EvenerError, PeerError
 from evener_wire.limits import FRAME_BYTES_MAX, INLINE_BYTES_MAX, PAYLOAD_BYTES_MAX
@@ -134,8 +134,8 @@ def decode_call(payload: Payload, trusted: bool) -> Call:
             args, kwargs = call
     except (TypeError, ValueError) as error:
         raise PeerError("payload is not a call") from error
-    form = type(kwargs)
-    if type(args) is not list or not (
+    form = kwargs.__class__
+    if args.__class__ is not list or not (
         kwargs is None or form is dict or (form is int and 1 <= kwargs <= ARGUMENT_LISTS)
     ):
         raise PeerError("payload is not a call of arguments and keywords")
@@ -153,19 +153,19 @@ def _pickle_call(
     parameters: Sequence[str],
 ) -> tuple[bytes, list[Buffer]]:
     call = ([*args], kwargs or None) if code is None else ([*args], kwargs or None, code)
-    named: list[tuple[str, Any]] = []
+    named: list[tuple[str, object]] = []
+    kind = "item" if isinstance(kwargs, int) else "argument"
     for index, value in enumerate(args):
-        chunk = "item" if isinstance(kwargs, int) else "argument"
         label = f'"{parameters[index]}"' if index < len(parameters) else str(index + 1)
-        named.append((f"{chunk} {label}", value))
+        named.append((f"{kind} {label} of {function}", value))
     if isinstance(kwargs, Mapping):
-        named += [(f'argument "{name}"', value) for name, value in kwargs.items()]
+        named += [(f'argument "{name}" of {function}', value) for name, value in kwargs.items()]
     if not trusted:
-        _refuse_pickle([(f"{label} of {function}", value) for label, value in named])
+        raise _not_sendable(named, _needs_pickle)
     try:
         return dump(call)
     except Exception as error:
-        raise _not_sendable(named, function) from error
+        raise _not_sendable(named, refusal) from error
 
 
 # --- Results --------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def encode_value(value: object, *, trusted: bool = True, function: str = "the ta
 def decode_value(payload: Payload, trusted: bool) -> Any:
     """What `encode_value` was given. Raises `PeerError`, and nothing else."""
     result = _decode(payload, trusted)
-    if type(result) is not list or len(result) != 1:
+    if result.__class__ is not list or len(result) != 1:
         raise PeerError("payload is not a result")
     return result[0]
 
@@ -214,14 +214,15 @@ def encode_chunk_result(
 def decode_chunk_result(payload: Payload, trusted: bool, items: int) -> ChunkResult:
     """What `encode_chunk_result` was given, for this many items. Raises `PeerError`."""
     result = _decode(payload, trusted)
-    if type(result) is not list or len(result) != 2 or type(result[0]) is not list:
+    if result.__class__ is not list or len(result) != 2 or result[0].__class__ is not list:
         raise PeerError("payload is not the result of a chunk")
-    values, listed = result
-    if len(values) != items:
+    values: list[Any] = result[0]
+    listed: Any = result[1] or []
+    if len(values) != items or listed.__class__ is not list:
         raise PeerError(f"payload has results for {len(values)} of {items} items")
     failures: dict[int, bytes] = {}
-    for pair in listed or ():
-        if type(pair) is not list or len(pair) != 2:
+    for pair in listed:
+        if pair.__class__ is not list or len(pair) != 2:
             raise PeerError("payload with a failure that is not one")
         index, failure = pair
         if type(index) is not int or not 0 <= index < items or type(failure) is not bytes:
@@ -234,45 +235,36 @@ def _pickle_result(
     result: list[Any], value: object, trusted: bool, function: str
 ) -> tuple[bytes, list[Buffer]]:
     if not trusted:
-        _refuse_pickle([(f"the result of {function}", value)])
+        raise _not_sendable([(f"the result of {function}", value)], _needs_pickle)
     try:
         return dump(result)
     except Exception as error:
-        path, part, reason = blame(value, f"the result of {function}")
-        raise NotSendable(path, type_label(part), reason) from error
+        raise _not_sendable([(f"the result of {function}", value)], refusal) from error
 
 
 # --- Messages -------------------------------------------------------------------------------------
 
 
-def _not_sendable(named: list[tuple[str, Any]], function: str) -> NotSendable:
+def _not_sendable(
+    named: list[tuple[str, object]], refusal: Callable[[object], str | None]
+) -> NotSendable:
+    """The error that names the first of these values, and the part of it, that is refused."""
     for label, value in named:
-        path, part, reason = blame(value, "")
-        try:
-            dump(value)
-        except Exception:  # the one at fault
-            place = f" (at {path})" if path else ""
-            return NotSendable(f"{label} of {function}{place}", type_label(part), reason)
-    return NotSendable(f"the arguments of {function}", "their combination", "is not picklable")
+        if refusal(value) is not None:
+            path, part, reason = blame(value, refusal)
+            return NotSendable(label + (f" (at {path})" if path else ""), type_label(part), reason)
+    return NotSendable(", ".join(label for label, _ in named), "together", "are not picklable")
 
 
-def _refuse_pickle(named: list[tuple[str, Any]]) -> NoReturn:
-    label, value = next(
-        ((label, value) for label, value in named if not _is_plain(value)), named[0]
-    )
-    raise NotSendable(
-        label,
-        type_label(value),
-        "needs pickle, which evener uses only between processes of one machine, because whoever "
-        "can send a pickle can run any code. Send plain data (None, bool, int, float, str, bytes, "
-        "list, tuple, dict, set), or say insecure on broker, workers and client if you trust "
-        "everybody who reaches them",
-    )
-
-
-def _is_plain(value: object) -> bool:
+def _needs_pickle(value: object) -> str | None:
     try:
         pack([value])
     except NotPlain:
-        return False
-    return True
+        large = "of more than 64 bits " if type(value) is int else ""
+        return (
+            f"{large}needs pickle, which evener uses only between processes of one machine, "
+            "because whoever can send a pickle can run any code. Send plain data (None, bool, int, "
+            "float, str, bytes, list, tuple, dict, set); or, if you trust everybody who reaches "
+            "your broker, say Client(insecure=True), and --insecure for broker and workers"
+        )
+    return None

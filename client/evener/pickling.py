@@ -8,8 +8,9 @@ defines (a worker has another `__main__`), for lambdas and for local functions a
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from itertools import islice
+from typing import Any, cast
 
 from evener_wire.errors import PeerError
 from evener_wire.limits import INLINE_BYTES_MAX
@@ -24,7 +25,7 @@ BUFFERS_MAX = 256
 
 # How deep the search goes for the part of an argument that cannot be pickled.
 _BLAME_DEPTH_MAX = 8
-_BLAME_ITEMS_MAX = 10_000
+_BLAME_PARTS_MAX = 10_000
 
 
 def dump(value: object) -> tuple[bytes, list[Buffer]]:
@@ -85,20 +86,8 @@ def _label(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def blame(value: object, path: str) -> tuple[str, object, str]:
-    """Where below `path` the first part lies that cannot be pickled: its path, itself, and why."""
-    reason = _refusal(value)
-    for _ in range(_BLAME_DEPTH_MAX):
-        for step, part in _parts(value):
-            if (below := _refusal(part)) is not None:
-                path, value, reason = path + step, part, below
-                break
-        else:
-            break
-    return path, value, reason or "is not picklable"
-
-
-def _refusal(value: object) -> str | None:
+def refusal(value: object) -> str | None:
+    """Why a value cannot be pickled; None if it can."""
     try:
         dump(value)
     except RecursionError:
@@ -112,22 +101,34 @@ def _refusal(value: object) -> str | None:
     return None
 
 
+def blame(
+    value: object, refusal: Callable[[object], str | None] = refusal
+) -> tuple[str, object, str]:
+    """The innermost part of a value that is refused: the way to it, itself, and why."""
+    path, reason = "", refusal(value)
+    for _ in range(_BLAME_DEPTH_MAX):
+        for step, part in islice(_parts(value), _BLAME_PARTS_MAX):
+            if (below := refusal(part)) is not None:
+                path, value, reason = path + step, part, below
+                break
+        else:
+            break
+    return path, value, reason or "is not picklable"
+
+
 def _parts(value: object) -> Iterator[tuple[str, object]]:
     """The parts of a container or plain object, each with how Python would write the way to it."""
     if isinstance(value, Mapping):
-        for number, (key, part) in enumerate(value.items()):
-            if number == _BLAME_ITEMS_MAX:
-                return
-            yield f"[{_short(key)}]", part
+        mapping = cast("Mapping[object, object]", value)
+        yield from ((f"[{_short(key)}]", part) for key, part in mapping.items())
     elif isinstance(value, (list, tuple)):
-        for index, part in enumerate(value[:_BLAME_ITEMS_MAX]):
-            yield f"[{index}]", part
+        listed = cast("Sequence[object]", value)
+        yield from ((f"[{index}]", part) for index, part in enumerate(listed))
     elif isinstance(value, (set, frozenset)):
-        for part in value:
-            yield "", part
+        yield from (("", part) for part in cast("Set[object]", value))
     else:
-        for name, part in getattr(value, "__dict__", {}).items():
-            yield f".{name}", part
+        attributes: dict[str, object] = getattr(value, "__dict__", {})
+        yield from ((f".{name}", part) for name, part in attributes.items())
 
 
 def _short(key: object) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgpack import ExtType, Packer, Unpacker, unpackb
 
@@ -33,7 +33,7 @@ _DEPTH_MAX: Final = 24
 _PACKER_KEEPS_BYTES_MAX: Final = MIB
 
 # msgpack takes memory for as many items as an array says it has. Above this size an untrusted
-# payload is first skimmed without building anything, so that what it says is true.
+# payload, and any extension, is first skimmed without building, so that what it says is true.
 SKIM_BYTES_MIN: Final = 1_024
 
 
@@ -44,13 +44,14 @@ class NotPlain(Exception):
 def _packer(depth: int = _DEPTH_MAX) -> Packer:
     inner: list[Packer] = []
 
-    def extend(value: Any) -> ExtType:
+    def extend(value: object) -> ExtType:
         code = _EXTENSIONS.get(type(value))
         if code is None or depth == 0:
             raise NotPlain
         if not inner:
             inner.append(_packer(depth - 1))
-        return ExtType(code, inner[0].pack([*value]))
+        items: Any = value
+        return ExtType(code, inner[0].pack([*items]))
 
     return Packer(default=extend, strict_types=True, buf_size=4_096)
 
@@ -84,20 +85,20 @@ def pack(value: list[Any]) -> bytes:
 
 
 _OTHER_BYTES: Final = frozenset((bytearray, memoryview))
-_CONTAINERS: Final = frozenset((list, dict, tuple, set, frozenset))
+_CONTAINERS: Final[frozenset[Any]] = frozenset((list, dict, tuple, set, frozenset))
 
 
 def _has_other_bytes(value: list[Any]) -> bool:
     stack: list[Any] = [value]
     while stack:
         container = stack.pop()
-        if type(container) is dict:
+        if container.__class__ is dict:
             container = [*chain(container, container.values())]
-        types = set(map(type, container))
+        types = set(map(type, cast("Iterable[object]", container)))
         if not types.isdisjoint(_OTHER_BYTES):
             return True
         if not types.isdisjoint(_CONTAINERS):
-            stack.extend(part for part in container if type(part) in _CONTAINERS)
+            stack.extend(part for part in container if part.__class__ in _CONTAINERS)
     return False
 
 
@@ -108,6 +109,8 @@ def _extension_hook(depth: int) -> Callable[[int, bytes], Any]:
         builder = _BUILDERS.get(code)
         if builder is None or inner is None:
             raise PeerError(f"payload with extension {code}, or nested too deep")
+        if len(data) > SKIM_BYTES_MIN:
+            skim(data)
         return builder(unpackb(data, ext_hook=inner, strict_map_key=False))
 
     return build

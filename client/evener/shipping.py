@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 from evener.errors import NotSendable
@@ -112,7 +112,7 @@ def _same(before: list[object], now: list[object]) -> bool:
 
 def _is_unchanging(value: object) -> bool:
     if isinstance(value, (tuple, frozenset)):
-        return all(_is_unchanging(part) for part in value)
+        return all(map(_is_unchanging, cast("Iterable[object]", value)))
     return isinstance(value, (*_UNCHANGING, *_NEVER_FOLLOWED, FunctionType, CodeType))
 
 
@@ -134,10 +134,10 @@ class Loaded:
         if function is not None:
             self._functions.move_to_end(digest)
             return function
-        function = load(code)
-        if not callable(function):
+        loaded: Any = load(code)
+        if not callable(loaded):
             raise PeerError("the function of the task is not callable")
-        self._functions[digest] = function
+        self._functions[digest] = loaded
         if len(self._functions) > _LOADED_MAX:
             self._functions.popitem(last=False)
-        return function
+        return self._functions[digest]
