@@ -176,32 +176,35 @@ _HARMLESS = ("/dev/null", "/dev/urandom", "/proc/")
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """What this process holds at one moment, as texts that a person can read."""
+    """What this process holds at one moment: by its key, as a text that a person can read."""
 
-    processes: frozenset[str]
-    threads: frozenset[str]
-    descriptors: frozenset[str]
-    shared_memory: frozenset[str]
+    # Names change after a start (of threads, of command lines), so they are no part of the keys.
+    processes: dict[int, str]
+    threads: dict[int, str]
+    descriptors: dict[str, str]
+    shared_memory: dict[str, str]
 
     def beyond(self, before: Traces) -> list[str]:
         """What is here and was not there."""
-        kinds = (
-            ("process", self.processes - before.processes),
-            ("thread", self.threads - before.threads),
-            ("descriptor", self.descriptors - before.descriptors),
-            ("shared memory", self.shared_memory - before.shared_memory),
-        )
-        return [f"{kind} {trace}" for kind, traces in kinds for trace in sorted(traces)]
+        return [
+            *(f"process {k}: {v}" for k, v in self.processes.items() if k not in before.processes),
+            *(f"thread {k}: {v}" for k, v in self.threads.items() if k not in before.threads),
+            *(v for k, v in self.descriptors.items() if k not in before.descriptors),
+            *(v for k, v in self.shared_memory.items() if k not in before.shared_memory),
+        ]
 
 
 def take_traces() -> Traces:
     """Processes below this one, its threads (native ones too), descriptors, files in /dev/shm."""
     _reap_orphans()
     return Traces(
-        frozenset(f"{pid}: {command_line(pid)}" for pid in descendants() if is_running(pid)),
-        frozenset(_threads()),
-        frozenset(_descriptors()),
-        frozenset(name for name in _listing("/dev/shm") if name.startswith("evener")),
+        {pid: command_line(pid) for pid in descendants() if is_running(pid)},
+        dict(_threads()),
+        {
+            f"{number} {target}": f"descriptor {number}: {target}"
+            for number, target in _open_files()
+        },
+        {n: f"shared memory {n}" for n in _listing("/dev/shm") if n.startswith("evener")},
     )
 
 
@@ -233,24 +236,24 @@ def _listing(folder: str) -> list[str]:
         return []
 
 
-def _threads() -> Iterator[str]:
+def _threads() -> Iterator[tuple[int, str]]:
     names = {thread.native_id: thread.name for thread in threading.enumerate()}
     for task in _listing("/proc/self/task"):
         try:
             kernel_name = Path(f"/proc/self/task/{task}/comm").read_text().strip()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        yield f"{task}: {names.get(int(task), kernel_name)}"
+        yield int(task), names.get(int(task), kernel_name)
 
 
-def _descriptors() -> Iterator[str]:
+def _open_files() -> Iterator[tuple[str, str]]:
     for number in _listing("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{number}")
         except (FileNotFoundError, ProcessLookupError):
             continue
         if not target.startswith(_HARMLESS):
-            yield f"{number}: {target}"
+            yield number, target
 
 
 def _reap_orphans() -> None:

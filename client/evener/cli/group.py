@@ -7,7 +7,6 @@ mistakes of our own, which keep their traceback.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -159,12 +158,10 @@ def _guarded(main: Callable[[], Any]) -> int:
         return exits.INTERRUPTED
     except click.ClickException as error:
         return _tell(error)
-    except OSError as error:
-        if error.errno != errno.EPIPE:
-            raise
+    except BrokenPipeError:
         # Whoever read our output has left, as `head` does. Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + 13
+        return exits.FAILED
     except Exception as error:
         return _translate(error)
     return code if isinstance(code, int) else exits.OK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from evener.cli.connect import local_broker
 from evener.cli.group import COMMANDS, Command
 from evener.cli.options import broker_option, log_options, option, worker_options
 
@@ -40,15 +41,15 @@ def command(
     quiet: bool,
 ) -> int:
     from evener.cli import logs
-    from evener.discovery import find_broker
-    from evener_worker.server import AgentConfig, serve
+    from evener_worker.config import AgentConfig
+    from evener_worker.server import serve
 
     logs.set_up("agent", log_level, log_format, quiet)
     return serve(
         AgentConfig(
             app=app,
             workers=workers or 0,
-            broker=find_broker(broker),
+            broker=broker or local_broker(),
             queues=queues or ("default",),
             name=name or "",
             insecure=insecure,
