@@ -6,10 +6,12 @@ names these data in order. So every error pickles, and travels as plain data whe
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, cast
 
+from evener.texts import printable
 from evener_wire.errors import EvenerError, PeerError, UsageError
 
 __all__ = [
@@ -34,6 +36,10 @@ __all__ = [
     "UnknownFunction",
     "UsageError",
 ]
+
+
+# Lines of a dead worker's output that the error repeats; the log of its agent has all.
+_LINES_MAX: Final = 5
 
 
 class _Told(EvenerError):
@@ -123,7 +129,7 @@ class TaskLost(TaskError):
 
     `reason`: "poison" (it took down as many workers as it may), "unknown" (at_most_once, and nobody
     can tell whether it ran), or another short word of the broker. `facts`: what is known of the
-    last worker: worker, host, pid, signal, exit_code, rss_bytes, limit_bytes, starts, workers.
+    last worker: worker, pid, signal, exit_code, rss_bytes, limit_bytes, lines, starts, text.
     """
 
     FIELDS = ("reason", "task", "facts")
@@ -137,24 +143,39 @@ class TaskLost(TaskError):
 
 
 def _loss_text(reason: str, task: str, facts: Mapping[str, Any]) -> str:
-    worker = facts.get("worker") or facts.get("host")
-    starts = facts.get("starts")
-    if worker is None:
-        text = f"{task} is lost: {reason}"
-        return f"{text} (started {starts} times)" if starts else text
-    how = str(facts.get("signal") or "")
-    if not how and facts.get("exit_code") is not None:
-        how = f"exit code {facts['exit_code']}"
-    rss, limit = facts.get("rss_bytes"), facts.get("limit_bytes")
-    if isinstance(rss, int) and isinstance(limit, int) and limit > 0 and rss * 10 >= limit * 9:
-        how += f"{', ' if how else ''}likely out of memory: "
-        how += f"RSS {rss / 2**30:.1f} of {limit / 2**30:.1f} GiB"
-    text = f"worker {worker} died{f' ({how})' if how else ''} while running {task}"
+    worker, starts = facts.get("worker"), facts.get("starts")
+    if not isinstance(worker, str):
+        told = facts.get("text")
+        return f"{task} is lost: {printable(told)[:500] if isinstance(told, str) else reason}"
+    text = f"worker {printable(worker)} died{_death(facts)} while running {task}"
     if isinstance(starts, int) and starts > 0:
-        workers = facts.get("workers")
-        where = f" on {_count(workers, 'worker')}" if isinstance(workers, int) and workers else ""
-        text += f"; started {_count(starts, 'time')}{where}"
-    return f"{text} ({reason})\nits last output: evener logs {worker}"
+        text += f"; started {_count(starts, 'time')}"
+    text += f" ({reason})"
+    lines = facts.get("lines")
+    if isinstance(lines, (tuple, list)) and lines:
+        last = [
+            printable(str(line)[:200]) for line in cast("Sequence[object]", lines)[-_LINES_MAX:]
+        ]
+        text += "\nits last output:\n  " + "\n  ".join(last)
+    return text
+
+
+def _death(facts: Mapping[str, Any]) -> str:
+    number, code, rss = (facts.get(name) for name in ("signal", "exit_code", "rss_bytes"))
+    limit = facts.get("limit_bytes")
+    parts: list[str] = []
+    if isinstance(number, int):
+        known = number in signal.valid_signals()
+        parts.append(signal.Signals(number).name if known else f"signal {number}")
+    elif isinstance(code, int):
+        parts.append(f"exit code {code}")
+    if number == signal.SIGKILL and isinstance(rss, int) and rss > 0:
+        if isinstance(limit, int) and rss * 10 >= limit * 9:
+            of = f"{rss / 2**30:.1f} of {limit / 2**30:.1f} GiB"
+            parts.append(f"likely out of memory: RSS {of}")
+        else:
+            parts.append(f"RSS {rss / 2**30:.1f} GiB")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _count(number: int, noun: str) -> str:

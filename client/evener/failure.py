@@ -21,6 +21,7 @@ from evener.errors import RemoteError, RemoteTraceback
 from evener.options import qualified_name, seconds_text
 from evener.pickling import dump, load
 from evener.plain import pack, skim, unpack
+from evener.texts import cut, printable, sane
 from evener_wire.errors import PeerError
 from evener_wire.limits import INLINE_BYTES_MAX, TEXT_CHARS_MAX, TYPE_NAMES_MAX
 from evener_wire.messages import Facts, Frames, Payload
@@ -55,11 +56,11 @@ def encode_failure(
 ) -> tuple[bytes, Facts]:
     """The payload of an exception, and the facts of it for the broker's records and `retry_on`."""
     names = _type_names(type(error))
-    message, trace = _sane(_text(error)), _sane(traceback_text(error))
+    message, trace = sane(_text(error)), sane(traceback_text(error))
     run_s = None if run_ns is None else run_ns / 1e9
     about = {"host": place.host, "pid": place.pid, "worker": place.worker, "run_s": run_s}
     arguments, pickled = _rebuildable(error, trusted)
-    notes = [cut(_sane(note), _NOTE_CHARS_MAX) for note in _notes(error)]
+    notes = [cut(sane(note), _NOTE_CHARS_MAX) for note in _notes(error)]
     texts = [names[0], cut(message, TEXT_CHARS_MAX), cut(trace, TEXT_CHARS_MAX), about, [*names]]
     payload = pack([*texts, arguments, pickled, notes])
     if len(payload) > INLINE_BYTES_MAX:
@@ -70,7 +71,7 @@ def encode_failure(
 
 
 def _type_names(kind: type) -> tuple[str, ...]:
-    names = [_sane(qualified_name(base)) for base in kind.__mro__ if base is not object]
+    names = [sane(qualified_name(base)) for base in kind.__mro__ if base is not object]
     return tuple(names[:TYPE_NAMES_MAX])
 
 
@@ -141,25 +142,6 @@ def _is_ours(filename: str) -> bool:
     return parent == str(_PARTS[0]) or os.path.basename(parent) == _PARTS[1]
 
 
-def cut(text: str, chars_max: int) -> str:
-    """A text shortened in its middle, where a traceback says least."""
-    if len(text) <= chars_max:
-        return text
-    half = (chars_max - 40) // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half} characters ...\n{text[-half:]}"
-
-
-def _sane(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _printable(text: str) -> str:
-    """A remote text without what steers a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c in "\n\t" or c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 # --- In the client --------------------------------------------------------------------------------
 
 
@@ -187,10 +169,10 @@ def decode_failure(
     except Exception as problem:
         text = f"the worker's report of a failure cannot be read ({problem})"
         return RemoteError("unknown", text[:_NOTE_CHARS_MAX])
-    notes = [*map(_printable, failure.notes), _place_note(failure.about, task, facts or {})]
+    notes = [*map(printable, failure.notes), _place_note(failure.about, task, facts or {})]
     error = _rebuild(failure, trusted, notes)
     if failure.traceback:
-        error.__cause__ = RemoteTraceback(_printable(failure.traceback))
+        error.__cause__ = RemoteTraceback(printable(failure.traceback))
     return error
 
 
@@ -221,7 +203,7 @@ def _rebuild(failure: _Failure, trusted: bool, notes: Sequence[str]) -> Exceptio
     except Exception:
         error = None
     texts = (failure.type_name, failure.message, failure.traceback)
-    remote = RemoteError(*map(_printable, texts))
+    remote = RemoteError(*map(printable, texts))
     _add_notes(remote, notes)
     return remote
 
@@ -260,7 +242,7 @@ def _safe_type(name: str) -> type[Exception] | None:
 
 def _place_note(about: Mapping[str, Any], task: str, facts: Facts) -> str:
     worker = about.get("worker") or about.get("host") or "(unknown)"
-    text = f"on worker {_printable(str(worker)[:128])}"
+    text = f"on worker {printable(str(worker)[:128])}"
     if type(about.get("pid")) is int:
         text += f" (pid {about['pid']})"
     if task:

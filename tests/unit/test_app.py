@@ -251,7 +251,7 @@ def test_every_error_is_exported_and_pickles() -> None:
         errors.RemoteError("x.Y", "boom", "trace"),
         errors.TaskCancelled("f[7]"),
         errors.TaskTimeout("run", 1.5, "f[7]"),
-        errors.TaskLost("poison", "f[7]", {"worker": "n:1", "signal": "SIGKILL", "starts": 3}),
+        errors.TaskLost("poison", "f[7]", {"worker": "n:1", "signal": 11, "starts": 3}),
         errors.TaskRejected("code", "text"),
         errors.UnknownFunction("demo.ad", ["demo.add"], 4, 3),
         errors.QueueFull("full"),
@@ -276,19 +276,25 @@ def test_every_error_is_exported_and_pickles() -> None:
 def test_texts_of_losses() -> None:
     facts = {
         "worker": "node-7:3",
-        "signal": "SIGKILL",
+        "signal": 9,
+        "exit_code": None,
         "rss_bytes": int(3.9 * 2**30),
         "limit_bytes": 4 * 2**30,
+        "lines": ("loading", "\x1b[31mstill loading"),
         "starts": 3,
-        "workers": 3,
     }
-    assert str(errors.TaskLost("poison", "demo.load[7f3a]", facts)).splitlines()[0] == (
+    assert str(errors.TaskLost("poison", "demo.load[7f3a]", facts)) == (
         "worker node-7:3 died (SIGKILL, likely out of memory: RSS 3.9 of 4.0 GiB) while running "
-        "demo.load[7f3a]; started 3 times on 3 workers (poison)"
+        "demo.load[7f3a]; started 3 times (poison)\n"
+        "its last output:\n  loading\n  \\x1b[31mstill loading"
+    )
+    exited = errors.TaskLost("poison", "f[7]", {"worker": "n:1", "exit_code": 3, "starts": 1})
+    assert (
+        str(exited) == "worker n:1 died (exit code 3) while running f[7]; started 1 time (poison)"
     )
     assert str(errors.TaskLost("unknown", "f[7]")) == "f[7] is lost: unknown"
-    exited = errors.TaskLost("poison", "f[7]", {"worker": "n:1", "exit_code": 3, "starts": 1})
-    assert "died (exit code 3) while running f[7]; started 1 time (poison)" in str(exited)
+    text = "its worker died, and it may run only once"
+    assert str(errors.TaskLost("unknown", "f[7]", {"text": text})) == f"f[7] is lost: {text}"
 
 
 def test_texts_of_the_unknown_and_the_late() -> None:

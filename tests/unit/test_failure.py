@@ -18,7 +18,8 @@ from evener.errors import (
     TaskTimeout,
     UnknownFunction,
 )
-from evener.failure import Place, cut, decode_failure, encode_failure
+from evener.failure import Place, decode_failure, encode_failure
+from evener.texts import cut
 from evener_wire.limits import INLINE_BYTES_MAX, TEXT_CHARS_MAX
 from evener_wire.messages import Frames
 

@@ -31,7 +31,6 @@ from evener.payload import (
     encode_chunk_result,
     encode_value,
 )
-from evener.shipping import Loaded, ship, shipped_name
 from evener_wire.limits import FRAMES_MAX, INLINE_BYTES_MAX
 from evener_wire.messages import Frames, Payload
 
@@ -228,62 +227,6 @@ def test_without_pickle_the_part_that_needs_it_is_named() -> None:
         encode_call("f", (2**64,), trusted=False)
 
 
-# --- Functions by value ---------------------------------------------------------------------------
-
-
-def test_functions_by_value_with_plain_arguments() -> None:
-    offset = 10
-    shift = lambda x: x + offset  # noqa: E731
-    payload = encode_call(shipped_name(shift), (1,), code=ship(shift))
-    args, kwargs, code = decode_call(payload, True)
-    assert kwargs is None
-    assert code is not None
-    assert Loaded().get(code)(*args) == 11
-    with pytest.raises(PeerError, match="not trusted"):
-        decode_call(payload, False)
-
-
-def test_names_of_functions_by_value() -> None:
-    assert shipped_name(math.sqrt) == "~math.sqrt"
-    assert shipped_name(lambda: 0).endswith(".<lambda>")
-    assert shipped_name(Point).endswith("test_payload.Point")
-    assert len(shipped_name(type("T" * 300, (), {}))) == 128
-
-
-def test_bytes_of_a_function_are_used_again_while_it_is_the_same() -> None:
-    scope: dict[str, Any] = {"__name__": "__main__", "factor": 2}
-    exec("def scale(x): return x * factor", scope)
-    scale = scope["scale"]
-    assert ship(scale) is ship(scale)
-    scope["factor"] = 3
-    assert Loaded().get(ship(scale))(5) == 15
-    # What can change in place is packed anew each time.
-    scope["factor"] = np.array([1])
-    before = ship(scale)
-    scope["factor"][0] = 4
-    assert Loaded().get(before)(5) == [5]
-    assert Loaded().get(ship(scale))(5) == [20]
-
-
-def test_a_function_that_cannot_be_sent_is_named() -> None:
-    lock = threading.Lock()
-    with pytest.raises(NotSendable, match=r"function .*<lambda>: function is or uses something"):
-        ship(lambda: lock)
-
-
-def test_a_worker_keeps_a_bounded_number_of_functions() -> None:
-    loaded = Loaded()
-    codes = [ship(eval(f"lambda: {number}")) for number in range(300)]
-    assert [loaded.get(code)() for code in codes] == [*range(300)]
-    assert len(loaded._functions) == 256
-    with pytest.raises(PeerError, match="not callable"):
-        loaded.get(bytes(first_stream(encode_value(Decimal(1)))))
-
-
-def first_stream(payload: Payload) -> Any:
-    return payload.buffers[0] if isinstance(payload, Frames) else payload
-
-
 # --- Chunks ---------------------------------------------------------------------------------------
 
 
@@ -308,6 +251,10 @@ def test_chunks_of_what_needs_pickle() -> None:
     assert decode_chunk_result(encode_chunk_result([*points], {}), True, 2).values == points
     with pytest.raises(NotSendable, match=r"item 2 of f: _thread\.lock is not picklable"):
         encode_chunk("f", [1, threading.Lock()])
+
+
+def first_stream(payload: Payload) -> Any:
+    return payload.buffers[0] if isinstance(payload, Frames) else payload
 
 
 # --- Bad bytes ------------------------------------------------------------------------------------
