@@ -196,6 +196,8 @@ class HandOut:
                 self._ledger.put_back(attempt)
             else:
                 granted.append(attempt)
+        if not slot.handed:
+            slot.stuck = False  # nothing is left of what it was stuck in
         started = [attempt for attempt in slot.handed if attempt.wish is not None]
         granted.reverse()
         return granted, started
