@@ -53,7 +53,7 @@ def show_up(ready: Ready) -> None:
     if names:
         lines.append(f"  submit      evener submit {names[0]} ... --wait")
         lines.append(
-            f'  from Python with evener.Client() as client: client.submit("{names[0]}", ...).result()'
+            f'  from Python with evener.Client() as c: c.submit("{names[0]}", ...).result()'
         )
     lines.append("  watch       evener status")
     if address != ready.address:
@@ -65,7 +65,9 @@ def show_up(ready: Ready) -> None:
 def reachable(address: str) -> str:
     """The address to give to other hosts: a wildcard becomes this host's own address."""
     host, _, port = address.removeprefix("tcp://").rpartition(":")
-    return f"tcp://{_own_address() or socket.gethostname()}:{port}" if host in _WILDCARDS else address
+    return (
+        f"tcp://{_own_address() or socket.gethostname()}:{port}" if host in _WILDCARDS else address
+    )
 
 
 def _headline(address: str) -> str:

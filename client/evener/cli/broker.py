@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from threading import Thread
+from typing import Any
 
 import click
 
 from evener.cli.banner import Ready, show_broker
-
 from evener.cli.group import COMMANDS, Command
 from evener.cli.options import PORT_DEFAULT, listen_options, log_options, refuse_open_host
 from evener.cli.output import complain
@@ -58,7 +58,7 @@ def command(
 def _announce(reader: int, quiet: bool) -> None:
     with open(reader, encoding="utf-8") as lines:
         line = lines.readline()
-    event = json.loads(line) if line else {}
+    event: dict[str, Any] = json.loads(line) if line else {}
     if event.get("event") == "error":
         complain(event["text"], "evener broker")
     elif event.get("event") == "ready" and not quiet:

@@ -60,14 +60,13 @@ TABLES: Final[dict[str, Sequence[Column]]] = {
         ("CLIENT", _field("client")),
     ),
     "workers": (
-        ("WORKER", lambda row: f"{row.get('host')}:{row.get('worker', '?')}"),
+        ("WORKER", _field("name")),
         ("PID", lambda row: None if row.get("pid") is None else Amount(row["pid"])),
         ("STATE", _field("state")),
-        ("TASK", _short("task_id")),
-        ("FUNCTION", _field("function")),
-        ("CPU", lambda row: None if row.get("cpu") is None else Amount(f"{row['cpu']:.0f} %")),
+        ("RUNNING", lambda row: row.get("running") or None),
+        ("CPU TIME", _span("cpu_ms")),
         ("MEMORY", _size("rss_bytes")),
-        ("DONE", _field("done")),
+        ("TASKS", _field("tasks")),
         ("RESTARTS", _field("restarts")),
     ),
     "queues": (
@@ -139,7 +138,7 @@ def command(
 ) -> None:
     if state is not None and kind != "tasks":
         raise click.UsageError("--state is for tasks only")
-    filters = {} if state is None else {"state": state}
+    filters: dict[str, Any] = {} if state is None else {"state": state}
     with connected(broker, connect_timeout) as client:
         answer = client.query("ls", kind=kind, limit=limit, **filters)
     if as_json:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
+
+from evener.texts import printable
 
 SCHEMA: Final = 1
 """Of every JSON that commands print: fields are added under it, and never change or go."""
@@ -22,10 +24,10 @@ def print_json(body: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> object:
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value).hex()  # pyright: ignore[reportUnknownArgumentType]
-    if isinstance(value, set | frozenset | tuple):
-        return [*value]
+    if isinstance(value, bytes | bytearray):
+        return value.hex()
+    if isinstance(value, set | frozenset):
+        return [*cast("set[object]", value)]
     return repr(value)
 
 
@@ -36,12 +38,7 @@ def complain(text: str, who: str) -> None:
 
 def clean(text: str) -> str:
     """The text with everything escaped that would steer a terminal, but lines and tabs."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
-        for char in text
-    )
+    return printable(text)
 
 
 # --- Tables ---------------------------------------------------------------------------------------
@@ -76,7 +73,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, list | tuple):
-        return ", ".join(str(part) for part in value) or "-"
+        return ", ".join(map(str, cast("list[object]", value))) or "-"
     return str(value)
 
 

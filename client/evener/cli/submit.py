@@ -101,7 +101,7 @@ def command(
     with connected(broker, connect_timeout) as client:
         shipped: list[Future[Any]] = []
         for arguments_of_one in calls:
-            shipped.append(client.submit(_with(client, target, wanted), *arguments_of_one))
+            shipped.append(client.function(target, **wanted).submit(*arguments_of_one))
             if wait and len(shipped) == _WAITING_MAX:
                 code = max(code, _show(shipped.pop(0), as_json))
         if wait:
@@ -224,6 +224,8 @@ def _show_failure(future: Future[Any], error: BaseException, as_json: bool) -> i
     else:
         if error.__cause__ is not None:
             complain(str(error.__cause__).strip().strip('"').strip(), "")
-        text = str(error) if isinstance(error, EvenerError) else f"{name}: {error}"
-        complain("\n  ".join([text, *notes]), f"task {future.label}")
+        text = str(error)
+        if not isinstance(error, EvenerError):
+            text = f"task {future.label} failed: {name}: {error}"
+        complain("\n  ".join([text, *notes]), "evener submit")
     return exits.TIMED_OUT if isinstance(error, TaskTimeout) else exits.FAILED
