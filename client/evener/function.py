@@ -98,6 +98,13 @@ class Function(Generic[P, R]):
     def __reduce__(self) -> tuple[Any, ...]:
         return _find, (self.app.module, self.app.name, self.name, self.task_options)
 
+    def reduce_by_value(self) -> tuple[Any, ...]:
+        """How it travels with functions of `__main__` that call it: with its function at hand."""
+        reference = self.__reduce__()
+        if self.app.module != "__main__":
+            return reference
+        return _find_or_make, (*reference[1], type(self), self.function)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
@@ -207,6 +214,29 @@ def _find(module: str, app_name: str, name: str, options: Options | None) -> Fun
         found = _among_live(app_name, name)
     if found is None:
         raise UnknownFunction(name)
+    return _with_options(found, options)
+
+
+def _find_or_make(
+    module: str,
+    app_name: str,
+    name: str,
+    options: Options | None,
+    kind: type[Function[Any, Any]],
+    function: Callable[..., Any],
+) -> Function[Any, Any]:
+    """The function that came along by value, unless its app is here."""
+    found = _among_live(app_name, name)
+    if found is not None:
+        return _with_options(found, options)
+    from evener.app import App
+
+    stand_in = App(app_name)
+    stand_in.module = module
+    return kind(stand_in, name, function, options)
+
+
+def _with_options(found: Function[Any, Any], options: Options | None) -> Function[Any, Any]:
     if options == found.task_options:
         return found
     copy = found.options()

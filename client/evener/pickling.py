@@ -7,8 +7,10 @@ defines (a worker has another `__main__`), for lambdas and for local functions a
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from functools import cache
 from itertools import islice
 from typing import Any, cast
 
@@ -62,10 +64,22 @@ def dump_by_value(
     value: object, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None
 ) -> bytes:
     """The pickle of a value with the functions and classes of `__main__` inside of it."""
+    file = io.BytesIO()
+    _pickler_by_value()(file, protocol=5, buffer_callback=buffer_callback).dump(value)
+    return file.getvalue()
+
+
+@cache
+def _pickler_by_value() -> type[pickle.Pickler]:
     import cloudpickle  # here, because it costs 20 ms and most programs never need it
 
-    stream: bytes = cloudpickle.dumps(value, protocol=5, buffer_callback=buffer_callback)
-    return stream
+    class ByValue(cloudpickle.Pickler):
+        def reducer_override(self, obj: object) -> Any:
+            # Registered functions pickle by reference; in `__main__` there is nothing to refer to.
+            reduce = getattr(type(obj), "reduce_by_value", None)
+            return super().reducer_override(obj) if reduce is None else reduce(obj)
+
+    return ByValue
 
 
 def load(stream: Buffer, buffers: Sequence[Buffer] = ()) -> Any:

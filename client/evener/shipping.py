@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 from evener.errors import NotSendable
+from evener.function import Function
 from evener.pickling import dump_by_value, load, type_label
 from evener_wire.checks import is_name
 from evener_wire.errors import PeerError
@@ -27,8 +28,9 @@ SHIPPED_PREFIX = "~"
 # a program with many functions has them unpickled again (about 50 us each).
 _LOADED_MAX = 256
 
-_UNCHANGING = (type(None), bool, int, float, complex, str, bytes, ModuleType, type)
-_NEVER_FOLLOWED = (BuiltinFunctionType, type)
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+# Classes and modules count as such: who patches them at run time has to define the function anew.
+_UNCHANGING = (*_PLAIN, ModuleType, type, CodeType, FunctionType, BuiltinFunctionType, Function)
 
 
 def shipped_name(function: Callable[..., Any]) -> str:
@@ -94,8 +96,9 @@ def _roots(function: FunctionType, seen: set[int]) -> Iterator[object]:
     yield function.__code__
     for value in reached:
         yield value
-        if isinstance(value, FunctionType):
-            yield from _roots(value, seen)
+        inner = value.function if isinstance(value, Function) else value
+        if isinstance(inner, FunctionType):
+            yield from _roots(inner, seen)
 
 
 def _names(code: CodeType) -> set[str]:
@@ -113,7 +116,7 @@ def _same(before: list[object], now: list[object]) -> bool:
 def _is_unchanging(value: object) -> bool:
     if isinstance(value, (tuple, frozenset)):
         return all(map(_is_unchanging, cast("Iterable[object]", value)))
-    return isinstance(value, (*_UNCHANGING, *_NEVER_FOLLOWED, FunctionType, CodeType))
+    return isinstance(value, _UNCHANGING)
 
 
 # --- To functions, in the worker ------------------------------------------------------------------

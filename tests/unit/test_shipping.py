@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import pickle
+import subprocess
+import sys
 import threading
 from decimal import Decimal
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evener.app import App
 from evener.errors import NotSendable, PeerError
 from evener.payload import decode_call, encode_call
 from evener.shipping import Loaded, ship, shipped_name
@@ -48,6 +51,43 @@ def test_bytes_of_a_function_are_used_again_while_it_is_the_same() -> None:
     scope["factor"][0] = 4
     assert Loaded().get(before)(5) == [5]
     assert Loaded().get(ship(scale))(5) == [20]
+
+
+PROGRAM = """
+import sys
+from evener.app import App
+from evener.shipping import ship
+
+app = App("program")
+
+@app.task(retries=2)
+def helper(x): return x + 1
+
+@app.task
+def fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)
+
+@app.task
+def uses(x): return helper(x) * fib(10)
+
+assert ship(uses.function) is ship(uses.function)
+sys.stdout.buffer.write(ship(uses.function))
+"""
+
+
+def test_tasks_of_main_that_call_each_other_travel_together() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True)
+    uses = Loaded().get(done.stdout)
+    assert uses(1) == 110
+    helper = uses.__globals__["helper"]
+    assert (helper.name, helper.task_options.retries) == ("program.helper", 2)
+    # Where the app is, its own function is taken.
+    app = App("program")
+
+    def other(x: int) -> int:
+        return -x
+
+    app.task(other, name="program.helper")
+    assert Loaded().get(done.stdout)(1) == -55
 
 
 def test_a_function_that_cannot_be_sent_is_named() -> None:
