@@ -1,0 +1,477 @@
+"""The connection of a client: performs what its session decides. One socket, one I/O thread.
+
+Rules of this file, on which the safety of all threads rests:
+
+1. The socket and the session belong to whoever has `_lock`. Nobody waits for anything under it but
+   for `_MAKING` (see `future.py`) and for conditions whose holders let go at once.
+2. Whoever has the lock does a whole turn: takes in what came, lets the session decide, performs it,
+   and goes on until the socket has nothing more to read. So when the lock is free, whatever comes
+   later makes the descriptor readable.
+3. `submit` appends to `_inbox` without a lock. If the session is idle, or many tasks gathered, the
+   submitting thread does a turn itself. If another thread has the lock, that one looks at the inbox
+   once more after it let go. If the session is not idle, the broker's ACCEPTED brings a turn.
+4. A thread that waits for a result reads the socket itself where it can (see `watch.py`): no
+   hand-over between threads lies on a round trip. When another thread's turn may have ended its
+   future, that thread wakes it.
+5. Timers and callbacks of futures are the I/O thread's alone; others wake it for them.
+6. The main thread holds signals back during a turn (see `signals.py`). If a turn breaks all the same
+   the connection is dead: every future ends with `ClientClosed`, none is left waiting.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future as StandardFuture
+from typing import Any, Final, cast
+
+from evener.errors import BrokerRefused, ClientClosed, QueueFull
+from evener.future import Future, rejection_error, settle
+from evener.session import ClientSession
+from evener.session_records import (
+    Abandon,
+    Answered,
+    Asked,
+    CancelAsked,
+    CloseAsked,
+    Disconnected,
+    Effect,
+    Event,
+    Log,
+    Reject,
+    Reopen,
+    Resolve,
+    Send,
+    State,
+    StateChanged,
+    Submitted,
+)
+from evener.signals import SignalHold, deliver
+from evener.transport import POLLIN, Transport, connection_events
+from evener.watch import Reader, Watch
+from evener_wire.limits import SECOND_NS
+
+log = logging.getLogger("evener.client")
+
+# So many submitted tasks gather before the submitting thread does a turn although the session is
+# busy. Larger: the broker waits for work. Smaller: more turns per task.
+_GATHER: Final = 128
+
+# When fewer places than this are free at the broker, `submit` looks closer.
+_CLOSE_TO_FULL: Final = 8_192
+
+_NEVER_NS: Final = 1 << 62
+_CLOCK: Final = time.CLOCK_BOOTTIME
+_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+def now_ns() -> int:
+    """Monotonic, and going on while the machine sleeps."""
+    return time.clock_gettime_ns(_CLOCK)
+
+
+class Connection:
+    """Caller: any thread, for every method without an underscore."""
+
+    def __init__(self, session: ClientSession, transport: Transport, *, trusted: bool) -> None:
+        self.trusted = trusted
+        self.changed = threading.Condition()
+        """Notified when the session's state changes."""
+        self._session = session
+        self._transport = transport
+        self._watch = Watch(transport.fd)
+        self._lock = threading.Lock()
+        self._hold = SignalHold()
+        self._inbox: deque[Future[Any]] = deque()
+        self._idle = False
+        self._crowded = False
+        self._over = False
+        self._broken: str | None = None
+        self._wake_ns = _NEVER_NS  # when the I/O thread will come by itself
+        self._room = threading.Condition()
+        self._room_wanted = 0
+        self._logs: deque[Log] = deque()
+        self._callbacks: deque[Future[Any]] = deque()
+        self._state_changes = 0
+        self._questions: dict[int, StandardFuture[tuple[bool, Any]]] = {}
+        self._question_numbers = itertools.count(1)
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._serve, name="evener-client", daemon=True)
+        self._thread_ident = 0
+
+    def start(self) -> None:
+        """Begins to connect."""
+        self._thread.start()
+
+    # --- What a program asks ----------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """What the session has of a broker now."""
+        return self._session.state
+
+    @property
+    def refusal(self) -> tuple[str, str] | None:
+        """Why the broker refused the session, if it did: (code, text)."""
+        return self._session.refusal
+
+    def submit(self, future: Future[Any]) -> None:
+        """Sends a task. Raises `ClientClosed`, `BrokerRefused`, `QueueFull`; may block when full."""
+        if self._over:
+            raise self._ended_error()
+        if self._crowded:
+            self._wait_for_room(len(future.item[2]))
+        inbox = self._inbox
+        inbox.append(future)
+        if self._idle or len(inbox) >= _GATHER:
+            self._turn_if_free()
+        elif self._over:
+            self._turn([])  # it ended since we looked
+
+    def cancel(self, futures: Sequence[Future[Any]]) -> None:
+        """Asks the broker to stop these tasks."""
+        self.cancel_ids([future.item[0] for future in futures])
+
+    def cancel_ids(self, task_ids: Sequence[bytes]) -> None:
+        """Asks the broker to stop tasks of this client."""
+        self._turn([CancelAsked(task_ids)])
+
+    def ask(self, what: str, arguments: Mapping[str, Any], timeout: float) -> tuple[bool, Any]:
+        """Asks the broker a question; returns (ok, body), where body None means no answer."""
+        answer: StandardFuture[tuple[bool, Any]] = StandardFuture()
+        number = next(self._question_numbers)
+        self._questions[number] = answer
+        self._turn([Asked(number, what, arguments, int(timeout * SECOND_NS))])
+        return answer.result()
+
+    def open_tasks(self) -> int:
+        """Tasks that have not ended."""
+        return len(self._session.tasks) + len(self._inbox)
+
+    def close(self, timeout: float) -> None:
+        """Hands over what was submitted, for `timeout` seconds at most, and leaves."""
+        if self._pid != os.getpid():
+            return  # a fork: socket and thread are the parent's
+        if not self._over:
+            self._turn([CloseAsked(int(timeout * SECOND_NS))])
+        self._watch.wake_io()
+        if threading.get_ident() != self._thread_ident and self._thread.is_alive():
+            self._thread.join(timeout + 5.0)
+
+    def forget_after_fork(self) -> None:
+        """In the child of a fork: nothing here works any more."""
+        self._over = True
+
+    def wait(self, future: Future[Any], timeout: float | None) -> bool:
+        """Blocks until a future is done. The waiting thread reads the socket itself if none does."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        me = Reader(future.done)
+        try:
+            if self._watch.take(me):
+                self._read_for(future, deadline)
+            else:
+                with future._condition:
+                    while not future.done() and _left(deadline) != 0.0:
+                        future._condition.wait(_left(deadline))
+        except KeyboardInterrupt:
+            self._say_what_runs(future)
+            raise
+        finally:
+            self._watch.give_back(me)
+        return future.done()
+
+    def _read_for(self, future: Future[Any], deadline: float | None) -> None:
+        """Caller: the reader."""
+        while not future.done():
+            left = _left(deadline)
+            if left == 0.0:
+                return
+            if self._watch.wait_readable(left) or self._over:
+                self._turn([])
+
+    def _say_what_runs(self, future: Future[Any]) -> None:
+        count = max(1, self.open_tasks())
+        noun = "task" if count == 1 else "tasks"
+        more = "" if count == 1 else " ..."
+        text = f"left running on the cluster: {count} {noun}"
+        sys.stderr.write(f"{text} (evener cancel {future.task_id[:8]}{more})\n")
+
+    def _ended_error(self) -> Exception:
+        refusal = self._session.refusal
+        if self._pid != os.getpid():
+            return ClientClosed("the client was made before a fork; make one in each process")
+        if self._broken is not None:
+            return ClientClosed(self._broken)
+        if self._session.state is State.REFUSED and refusal is not None:
+            return BrokerRefused(*refusal)
+        return ClientClosed()
+
+    def _is_full(self, size: int) -> bool:
+        session = self._session
+        open_bytes = session.tasks.bytes
+        return self.open_tasks() >= session.tasks_max or (
+            open_bytes > 0 and open_bytes + size > session.bytes_max
+        )
+
+    def _wait_for_room(self, size: int) -> None:
+        if threading.get_ident() == self._thread_ident:
+            return  # a callback: nobody else could make room
+        with self._room:
+            self._room_wanted += 1
+            try:
+                while not self._over and self._is_full(size):
+                    if not self._session.hold_when_full:
+                        raise QueueFull(self._full_text())
+                    self._room.wait(0.1)
+            finally:
+                self._room_wanted -= 1
+
+    def _full_text(self) -> str:
+        session = self._session
+        return (
+            f"{self.open_tasks()} tasks of {session.tasks.bytes} bytes are open; the broker takes "
+            f"{session.tasks_max} of {session.bytes_max} bytes from one client"
+        )
+
+    # --- Turns ------------------------------------------------------------------------------------
+
+    def _turn_if_free(self) -> None:
+        """A turn, unless another thread is in one: that one will see what there is to do."""
+        came: list[int] = []
+        try:
+            self._hold.hold()
+            while self._lock.acquire(blocking=False):
+                try:
+                    self._work([], tick=False)
+                finally:
+                    self._lock.release()
+                self._after_turn()
+                if not (self._inbox and self._idle):
+                    break
+        finally:
+            came = self._hold.release()
+        if came:
+            deliver(came)
+
+    def _turn(self, events: list[Event], *, tick: bool = False) -> bool:
+        """A turn with these events, at this time if `tick`. Whether anything came from the broker."""
+        came: list[int] = []
+        try:
+            self._hold.hold()
+            with self._lock:
+                heard = self._work(events, tick=tick)
+            self._after_turn()
+        finally:
+            came = self._hold.release()
+        if came:
+            deliver(came)
+        if self._inbox and self._idle:
+            self._turn_if_free()
+        return heard
+
+    def _work(self, events: list[Event], *, tick: bool) -> bool:
+        """Caller: holder of the lock, with signals held back."""
+        try:
+            return self._work_until_done(events, tick)
+        except BaseException as error:
+            self._break(error)
+            raise
+
+    def _work_until_done(self, events: list[Event], tick: bool) -> bool:
+        session, inbox = self._session, self._inbox
+        heard = False
+        while True:
+            if events or inbox or tick:
+                self._step(events)
+                tick = False
+            if self._over:
+                self._step([])
+                return heard
+            events = []
+            flags = self._transport.receive(events)
+            heard = heard or bool(events)
+            events += connection_events(flags, session.state is State.CONNECTING)
+            if not events and not flags & POLLIN:
+                # In this order: a task that comes after we looked finds us idle.
+                self._idle = session.idle()
+                if not (inbox and self._idle):
+                    break
+        tasks = session.tasks
+        self._crowded = (
+            len(tasks) + _CLOSE_TO_FULL >= session.tasks_max
+            or tasks.bytes >= session.bytes_max - session.bytes_max // 4
+        )
+        return heard
+
+    def _step(self, events: list[Event]) -> None:
+        inbox = self._inbox
+        if inbox:
+            # Not `list(inbox)`: other threads append while we look.
+            events.append(Submitted([inbox.popleft() for _ in range(len(inbox))]))
+        if self._broken is not None:
+            self._fail_submitted(events)
+            return
+        while True:
+            failed: list[Event] = []
+            self._perform(self._session.step(now_ns(), events), failed)
+            if not failed:
+                return
+            events = failed
+
+    def _perform(self, effects: Sequence[Effect], failed: list[Event]) -> None:
+        """Does what the session wants; a send that fails is reported through `failed`."""
+        for effect in effects:
+            if type(effect) is Send:
+                if not failed and not self._transport.send(
+                    effect.message, effect.session, effect.number
+                ):
+                    failed.append(Disconnected("connection closed"))
+            elif type(effect) is Resolve:
+                self._callbacks.extend(settle(cast(Any, effect.endings)))
+            else:
+                self._perform_rarely(effect)
+
+    def _perform_rarely(self, effect: Effect) -> None:
+        match effect:
+            case Reject():
+                for ticket, code, text in effect.tickets:
+                    future = cast("Future[Any]", ticket)
+                    error = rejection_error(future.function, code, text)
+                    self._callbacks.extend(future.fail(error))
+            case Abandon():
+                self._abandon(cast("Sequence[Future[Any]]", effect.tickets), effect.refusal)
+            case Answered():
+                question = self._questions.pop(effect.number, None)
+                if question is not None:
+                    question.set_result((effect.ok, effect.body))
+            case Reopen():
+                self._watch.release_fd()
+                self._transport.reopen()
+                self._watch.watch_fd(self._transport.fd)
+            case Log():
+                self._logs.append(effect)
+            case StateChanged():
+                self._over = effect.state in (State.CLOSED, State.REFUSED)
+                self._idle = False
+                self._state_changes += 1
+            case _:  # Send and Resolve are performed by the caller
+                raise AssertionError(effect)
+
+    def _abandon(self, futures: Sequence[Future[Any]], refusal: tuple[str, str] | None) -> None:
+        for future in futures:
+            error: Exception
+            if refusal is not None:
+                error = BrokerRefused(*refusal)
+            else:
+                error = ClientClosed(
+                    f"the client was closed before task {future.label} had ended; what the broker "
+                    "has accepted goes on there"
+                )
+            self._callbacks.extend(future.fail(error))
+
+    def _break(self, error: BaseException) -> None:
+        """A turn ended where it must not: nothing can be relied on, so nobody may wait for it."""
+        self._broken = (
+            f"the client ended because of an internal error: {type(error).__name__}: {error}"
+        )
+        self._over = True
+        self._idle = False
+        self._state_changes += 1
+        self._logs.append(Log("error", self._broken))
+        self._fail_submitted([Submitted(self._session.tasks.abandon())])
+        for question in list(self._questions.values()):
+            question.set_result((False, None))
+        self._questions.clear()
+
+    def _fail_submitted(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if type(event) is Submitted:
+                for ticket in event.tickets:
+                    future = cast("Future[Any]", ticket)
+                    self._callbacks.extend(future.fail(ClientClosed(self._broken or "")))
+
+    # --- After a turn, without the lock -----------------------------------------------------------
+
+    def _after_turn(self) -> None:
+        ident = threading.get_ident()
+        reader = self._watch.reader()
+        if reader is not None and reader.thread != ident and reader.done():
+            self._watch.wake_reader()
+        if self._room_wanted:
+            with self._room:
+                self._room.notify_all()
+        if self._state_changes:
+            self._state_changes = 0
+            with self.changed:
+                self.changed.notify_all()
+        if ident != self._thread_ident:
+            at_ns = self._session.wake_at()
+            if self._callbacks or self._over or (at_ns is not None and at_ns < self._wake_ns):
+                self._wake_ns = 0 if at_ns is None else at_ns
+                self._watch.wake_io()
+        while self._logs:
+            try:
+                line = self._logs.popleft()
+            except IndexError:  # another thread was faster
+                return
+            log.log(_LEVELS[line.level], "%s", line.text)
+
+    # --- The I/O thread ---------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        self._thread_ident = threading.get_ident()
+        try:
+            by_itself = False
+            while not self._over:
+                heard = self._turn([], tick=True)
+                if by_itself:
+                    self._watch.suspect(heard)
+                self._run_callbacks()
+                if not self._over:
+                    by_itself = not self._sleep()
+        except Exception:
+            log.exception("the client's thread ended because of an error in evener")
+        finally:
+            self._shut()
+
+    def _sleep(self) -> bool:
+        at_ns = self._session.wake_at()
+        self._wake_ns = _NEVER_NS if at_ns is None else at_ns
+        seconds = -1.0 if at_ns is None else max(0.0, (at_ns - now_ns()) / 1e9)
+        if self._callbacks:
+            seconds = 0.0
+        return self._watch.sleep(seconds)
+
+    def _run_callbacks(self) -> None:
+        callbacks = self._callbacks
+        while callbacks:
+            callbacks.popleft().run_callbacks()
+
+    def _shut(self) -> None:
+        """Everything goes; whoever still reads is told first, and has its time."""
+        with self._lock:
+            self._over = True
+        deadline = time.monotonic() + 2.0
+        while self._watch.reader() is not None and time.monotonic() < deadline:
+            self._watch.wake_reader()
+            time.sleep(0.001)
+        self._run_callbacks()
+        with self._lock:
+            self._transport.close()
+            self._watch.close()
+
+
+def _left(deadline: float | None) -> float | None:
+    """The seconds until then: 0.0 when it is past, None for ever."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -1,0 +1,151 @@
+"""Who watches the socket's descriptor: the I/O thread, or a thread that waits for one result.
+
+Rules of this file: no messages, no session. At most one thread is the reader, and while there is one
+the I/O thread's epoll is disarmed, so that a message wakes one thread and not two. Becoming the reader
+is one atomic step that needs no lock: what Ctrl-C may interrupt must not be left locked. Should a
+reader be interrupted between two instructions and never hand back, the I/O thread, which comes round
+by itself, notices that messages lay unread and takes over.
+
+The wake-ups go through eventfds. They are closed under `_gone_lock`, so that nobody writes to a
+descriptor that has become somebody else's.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable
+from typing import Final
+
+_IN: Final = select.EPOLLIN
+
+
+class Reader:
+    """A thread that reads for itself, until what it waits for is there."""
+
+    __slots__ = ("done", "thread")
+
+    def __init__(self, done: Callable[[], bool]) -> None:
+        self.done = done
+        self.thread = threading.get_ident()
+
+
+class Watch:
+    """Caller: any thread, unless a method says otherwise."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._epoll = select.epoll()
+        self._io_wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._reader_wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._io_wake, _IN)
+        self._epoll.register(fd, _IN)
+        self._poller = select.poll()
+        self._polled = -1
+        self._readers: dict[int, Reader] = {}  # one at most; setdefault is the atomic step
+        self._suspect: Reader | None = None
+        self._gone_lock = threading.Lock()
+        self._gone = False
+
+    # --- The reader -------------------------------------------------------------------------------
+
+    def reader(self) -> Reader | None:
+        """Who reads, if it is not the I/O thread."""
+        return self._readers.get(0)
+
+    def take(self, me: Reader) -> bool:
+        """Become the reader, if nobody is. Whoever calls must call `give_back` in any case."""
+        if self._readers.setdefault(0, me) is not me:
+            return False
+        self._modify(0)
+        return True
+
+    def give_back(self, me: Reader) -> None:
+        """The I/O thread watches again, if it was `me` who did."""
+        if self._readers.get(0) is me:
+            self._modify(_IN)
+            del self._readers[0]
+            # Another reader may have begun right now, and finds us armed: one wake-up too many.
+
+    def wait_readable(self, seconds: float | None) -> bool:
+        """Caller: the reader. Blocks until the socket may have something, or somebody woke us."""
+        poller = self._poller
+        if self._polled != self._fd:
+            if self._polled >= 0:
+                poller.unregister(self._polled)
+            else:
+                poller.register(self._reader_wake, select.POLLIN)
+            self._polled = self._fd
+            poller.register(self._polled, select.POLLIN)
+        milliseconds = None if seconds is None else min(max(1, int(seconds * 1000)), 1 << 30)
+        readable = False
+        for fd, _ in poller.poll(milliseconds):
+            if fd == self._reader_wake:
+                _empty(fd)
+            else:
+                readable = True
+        return readable
+
+    def suspect(self, read_something: bool) -> None:
+        """Caller: the I/O thread, when it comes round by itself. Takes over from a lost reader."""
+        reader = self._readers.get(0)
+        if reader is not None and reader is self._suspect and read_something:
+            self.give_back(reader)
+        self._suspect = reader
+
+    def wake_reader(self) -> None:
+        """Its future has ended, or the socket is another."""
+        self._write(self._reader_wake)
+
+    # --- The I/O thread ---------------------------------------------------------------------------
+
+    def wake_io(self) -> None:
+        """Something is to be done that only the I/O thread does."""
+        self._write(self._io_wake)
+
+    def sleep(self, seconds: float) -> bool:
+        """Caller: the I/O thread. Whether somebody or something woke it before the time was over."""
+        ready = self._epoll.poll(seconds)
+        for fd, _ in ready:
+            if fd == self._io_wake:
+                _empty(fd)
+        return bool(ready)
+
+    # --- The socket -------------------------------------------------------------------------------
+
+    def release_fd(self) -> None:
+        """Caller: who holds the connection's lock, before the socket is closed."""
+        self._epoll.unregister(self._fd)
+
+    def watch_fd(self, fd: int) -> None:
+        """Caller: who holds the connection's lock, with a new socket."""
+        self._fd = fd
+        self._epoll.register(fd, 0 if self._readers else _IN)
+        self.wake_reader()
+
+    def close(self) -> None:
+        """Caller: the I/O thread, last of all."""
+        with self._gone_lock:
+            self._gone = True
+            self._epoll.close()
+            os.close(self._io_wake)
+            os.close(self._reader_wake)
+
+    def _modify(self, mask: int) -> None:
+        try:
+            self._epoll.modify(self._fd, mask)
+        except (OSError, ValueError):  # closed, or just being replaced: then `watch_fd` sees to it
+            self.wake_io()
+
+    def _write(self, fd: int) -> None:
+        with self._gone_lock:
+            if not self._gone:
+                os.eventfd_write(fd, 1)
+
+
+def _empty(fd: int) -> None:
+    try:
+        os.eventfd_read(fd)
+    except BlockingIOError:
+        return
