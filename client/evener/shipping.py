@@ -7,7 +7,6 @@ and a function that reaches anything that can change in place is never cached.
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
@@ -132,6 +131,8 @@ class Loaded:
 
     def get(self, code: bytes) -> Callable[..., Any]:
         """The function of these bytes, which a trusted peer sent. Raises `PeerError`."""
+        import hashlib  # here, because it costs 5 ms and workers of named functions never need it
+
         digest = hashlib.blake2b(code, digest_size=16).digest()
         function = self._functions.get(digest)
         if function is not None:
