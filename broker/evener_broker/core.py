@@ -171,10 +171,12 @@ class BrokerCore:
         client = session.record
         assert isinstance(client, Client)
         tables.outbox.accepted(session)
-        tasks = tables.tasks
+        tasks, again = tables.tasks, message.again
         rejected: list[tuple[bytes, str, str]] = []
+        returning: dict[str, None] = {}
         for task_id, name, payload, chosen in message.items:
-            function = tables.functions.get(name) or tables.function(name)
+            known = tables.functions.get(name)
+            function = known or Function(name)
             options = function.options if chosen is None else chosen
             task = tasks.get(task_id)
             if task is not None:
@@ -182,16 +184,22 @@ class BrokerCore:
                     tables.counters["tasks_conflicting"] += 1
                     rejected.append((task_id, "conflict", "another task has this id"))
                 continue
-            refusal = lifecycle.refusal(client, function, payload, options.queue)
+            refusal = lifecycle.refusal(client, function, payload, options.queue, again)
             if refusal is not None:
                 rejected.append((task_id, *refusal))
-            elif message.again:
+                continue
+            if known is None:
+                tables.functions[name] = function
+            if again:
+                returning[options.queue] = None
                 self._recovery.claim(client, task_id, function, payload, options)
             else:
                 lifecycle.accept(client, task_id, function, payload, options)
+        lifecycle.refusals.clear()
+        self._watching.functions_changed(returning)
         if rejected:
             tables.counters["tasks_rejected"] += len(rejected)
-            tables.outbox.send(session, m.Rejected(rejected))
+            tables.outbox.rejected(session, rejected)
 
     def _on_terminals_taken(self, session: Session, message: m.Ack) -> None:
         client = session.record
@@ -281,6 +289,8 @@ class BrokerCore:
     def check(self) -> None:
         """Recount all redundant state; raises AssertionError. For tests: linear in all tasks."""
         self.tables.check()
+        self._recovery.check()
+        self._placing.check()
 
     def __repr__(self) -> str:
         tables = self.tables

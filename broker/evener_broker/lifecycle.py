@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from evener_broker.placing import Placing
-from evener_broker.records import Client, Function, Task
+from evener_broker.records import UNTRIED, Client, Function, Task
 from evener_broker.tables import Tables
 from evener_broker.transitions import OPEN, TERMINAL, Cause, State
 from evener_broker.unknown import unknown_function
@@ -28,13 +28,18 @@ class Lifecycle:
     def __init__(self, tables: Tables, placing: Placing) -> None:
         self._tables = tables
         self._placing = placing
+        # What was found out about unknown functions, within one message: it costs a search.
+        self.refusals: Final[dict[tuple[str, str], tuple[str, str] | None]] = {}
 
     # --- Submission -------------------------------------------------------------------------------
 
     def refusal(
-        self, client: Client, function: Function, payload: m.Payload, queue: str
+        self, client: Client, function: Function, payload: m.Payload, queue: str, again: bool
     ) -> tuple[str, str] | None:
-        """Why a new task cannot be accepted: (code, text), or None."""
+        """Why a new task cannot be accepted: (code, text), or None.
+
+        An earlier broker accepted those that come `again`: agents that know them may be on the way.
+        """
         tables = self._tables
         bounds = tables.bounds
         size = len(payload)
@@ -50,11 +55,19 @@ class Lifecycle:
                 f"{mine} of {client.bytes} bytes from this client"
             )
             return "queue_full", text
-        if function.agents or function.by_value:
+        if function.agents and queue in tables.queues:
             return None
-        served = tables.queues.get(queue)
-        facts = None if served is None else unknown_function(function, served)
-        return None if facts is None else ("unknown_function", str(facts["text"]))
+        if not tables.has_room_for(function, queue):
+            return "queue_full", "the broker knows as many queues and functions as it can hold"
+        if function.agents or function.by_value or again:
+            return None
+        key = function.name, queue
+        if key not in self.refusals:
+            served = tables.queues.get(queue)
+            facts = None if served is None else unknown_function(function, served)
+            refusal = None if facts is None else ("unknown_function", str(facts["text"]))
+            self.refusals[key] = refusal
+        return self.refusals[key]
 
     def accept(
         self,
@@ -65,7 +78,10 @@ class Lifecycle:
         options: m.Options,
         state: State = State.QUEUED,
     ) -> Task:
-        """Take on a task. In state QUEUED it is in line at once; else the caller says what next."""
+        """Take on a task. In state QUEUED it is in line at once.
+
+        In state HELD an earlier broker may have started it, and the caller says what is next.
+        """
         tables = self._tables
         number = tables.accepted = tables.accepted + 1
         task = Task(
@@ -77,7 +93,7 @@ class Lifecycle:
             number,
             tables.now_ns,
             state,
-            tables.first_fence,
+            tables.first_fence if state is State.QUEUED else 0,
         )
         tables.tasks[task_id] = task
         size = len(payload)
@@ -95,6 +111,7 @@ class Lifecycle:
         tables, options = self._tables, task.options
         if options.expires_ms:
             at_ns = tables.now_ns + options.expires_ms * MILLISECOND_NS
+            task.own_tries().expires_ns = at_ns
             tables.timers.set(at_ns, self._on_expiry, task)
         if options.deadline_ms:
             at_ns = tables.now_ns + options.deadline_ms * MILLISECOND_NS
@@ -102,8 +119,24 @@ class Lifecycle:
             tables.timers.set(at_ns, self._on_deadline, task)
 
     def _on_expiry(self, task: Task) -> None:
-        if task.state is State.QUEUED and not m.attempt_of(task.fence):
+        # A task that is held or assigned may have started: if not, it expires when it comes back.
+        if task.state is State.QUEUED and task.tries.expires_ns:
             self._expire(task, "queue", task.options.expires_ms)
+
+    def _line_up(self, task: Task, cause: Cause) -> None:
+        """Put a task that waited elsewhere into its place in line, if it may still wait."""
+        tables = self._tables
+        expires_ns = task.tries.expires_ns
+        if expires_ns and tables.now_ns >= expires_ns and task.state is not State.RUNNING:
+            self._expire(task, "queue", task.options.expires_ms)
+            return
+        tables.move(task, cause)
+        self._renumber(task)
+        tables.queue(task.options.queue).add(task)
+
+    def _is_overdue(self, task: Task) -> bool:
+        deadline_ns = task.tries.deadline_ns
+        return deadline_ns != 0 and self._tables.now_ns >= deadline_ns
 
     def _on_deadline(self, task: Task) -> None:
         if task.state in OPEN:
@@ -132,6 +165,8 @@ class Lifecycle:
         self._placing.close(task)
         if task.tries.cancelling and outcome != m.FAILED:
             self._end(task, Cause.CANCEL, b"")
+        elif self._is_overdue(task) and outcome != m.FAILED:
+            self._expire(task, "total", task.options.deadline_ms)
         elif outcome == m.RETURNED:
             self._put_back(task)
         elif outcome == m.LOST:
@@ -157,16 +192,19 @@ class Lifecycle:
     def _after_timeout(self, task: Task) -> None:
         tries = task.own_tries()
         tries.failures += 1
-        if tries.deadline_ns and self._tables.now_ns >= tries.deadline_ns:
+        if tries.deadline_ns and not task.options.timeout_ms:
+            # The agent's clock was a little ahead of ours.
             self._expire(task, "total", task.options.deadline_ms)
         elif self._may_retry(task, ("TimeoutError",)):
             self._hold_for_retry(task)
         else:
-            self._expire(task, "run", task.options.timeout_ms or task.options.deadline_ms)
+            self._expire(task, "run", task.options.timeout_ms)
 
     def _may_retry(self, task: Task, types: object) -> bool:
         options = task.options
         if task.tries.failures > options.retries or options.at_most_once:
+            return False
+        if task.tries.cancelling or self._is_overdue(task):
             return False
         if not options.retry_on:
             return True
@@ -182,24 +220,24 @@ class Lifecycle:
         delay_ns = delay_ns // 2 + self._tables.rng.randrange(delay_ns // 2 + 1)
         self._tables.move(task, Cause.RETRY)
         self._renumber(task)
+        task.own_tries().expires_ns = 0
         self._tables.timers.set(self._tables.now_ns + delay_ns, self.release, task)
 
     def release(self, task: Task) -> None:
         """The moment came for which a task was held: it goes to its place in line."""
         if task.state is State.HELD:
-            self._tables.move(task, Cause.RELEASE)
-            self._tables.queue(task.options.queue).add(task)
+            self._line_up(task, Cause.RELEASE)
 
     def _put_back(self, task: Task) -> None:
         if task.options.at_most_once:
             self._lose(task, "unknown", {}, "its worker is gone, and it may be dispatched once")
-            return
-        self._tables.move(task, Cause.RETURN)
-        self._renumber(task)
-        self._tables.queue(task.options.queue).add(task)
+        elif m.attempt_of(task.fence) >= m.ATTEMPTS_MAX:
+            self._lose(task, "attempts", {}, f"{m.ATTEMPTS_MAX} attempts led to nothing")
+        else:
+            self._line_up(task, Cause.RETURN)
 
     def _renumber(self, task: Task) -> None:
-        """After an adopted attempt of an earlier epoch the next one counts in ours."""
+        """After what an earlier broker did with it, its next attempt counts in our epoch."""
         task.fence = max(task.fence, self._tables.first_fence)
 
     # --- Losses -----------------------------------------------------------------------------------
@@ -210,6 +248,9 @@ class Lifecycle:
         self._placing.close(task)
         if task.tries.cancelling:
             self._end(task, Cause.CANCEL, b"")
+            return
+        if self._is_overdue(task):
+            self._expire(task, "total", task.options.deadline_ms)
             return
         if not started:
             tries = task.own_tries()
@@ -223,6 +264,7 @@ class Lifecycle:
         """An attempt took its worker down with it, and is charged for that."""
         tries = task.own_tries()
         tries.starts += 1
+        tries.expires_ns = 0
         starts = tries.starts
         if task.options.at_most_once:
             self._lose(task, "unknown", certificate, "its worker died, and it may run only once")
@@ -265,8 +307,13 @@ class Lifecycle:
     def _stop(self, task: Task) -> None:
         agent = task.agent
         assert agent is not None
-        if agent.session is not None:
+        # An agent that did not tell yet what it holds hears of it when it does.
+        if agent.session is not None and agent.offered:
             self._tables.outbox.send(agent.session, m.Cancel([(task.id, task.fence)]))
+
+    def is_unwanted(self, task: Task) -> bool:
+        """Whether the open attempt of a task is to be stopped."""
+        return task.tries.cancelling or self._is_overdue(task)
 
     # --- The end ----------------------------------------------------------------------------------
 
@@ -292,6 +339,9 @@ class Lifecycle:
         if cause is not Cause.FINISH:
             task.function.failed += 1
         tables.outbox.terminal(task)
+        if task.tries is not UNTRIED and (task.options.expires_ms or task.options.deadline_ms):
+            # Its timers, set for much later perhaps, would keep it in memory until then.
+            tables.timers.outlived(2, _is_ended)
 
     def forget(self, client: Client, tasks: Iterable[Task]) -> None:
         """The client has the ends of these tasks, or nobody came for them: drop them."""
@@ -304,6 +354,10 @@ class Lifecycle:
         client.ended_tasks -= count
         client.bytes -= size
         self._tables.bytes -= size
+
+
+def _is_ended(subject: object) -> bool:
+    return type(subject) is Task and subject.state in TERMINAL
 
 
 def same_call(task: Task, function: Function, payload: m.Payload) -> bool:

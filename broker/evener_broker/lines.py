@@ -206,6 +206,24 @@ class Level:
             return task
         return None
 
+    def take_overdue(self, agent: Agent, since_ns: int, fits: Fits | None) -> Task | None:
+        """Take out a task that waits since then at least, and is the next one of its client."""
+        for client in list(self.turns):
+            lane = self.lanes[client]
+            found = lane.head_for(agent)
+            if found is None or found[1].since_ns > since_ns:
+                continue
+            line, task = found
+            if fits is not None and not fits(task, agent):
+                continue
+            line.pop()
+            self.turns.remove(client)
+            self.turns.append(client)
+            lane.count -= 1
+            self.count -= 1
+            return task
+        return None
+
     def take_like(self, first: Task, most: int) -> list[Task]:
         """Take out the tasks that follow `first`, just taken, and are like it.
 
@@ -236,6 +254,7 @@ class Queue:
         "idle",
         "levels",
         "name",
+        "told",
         "unserved_ns",
         "warned",
     )
@@ -252,9 +271,10 @@ class Queue:
         self.ahead: Final[OrderedDict[Agent, None]] = OrderedDict()
         # Functions that every agent of the queue offers.
         self.common: frozenset[Function] = frozenset()
-        # Since when tasks wait here without anybody to serve them, and whether we said so.
+        # Since when tasks wait here without anybody to serve them, and to whom we said so.
         self.unserved_ns: int | None = None
         self.warned = False
+        self.told: set[Client] = set()
         self._overdue: Level | None = None
         self._looked_ns = 0
 
@@ -282,17 +302,22 @@ class Queue:
         levels = self.busy
         if len(levels) > 1:
             # Only with several priorities at work can one starve another.
-            overdue = self._look_for_overdue(now_ns)
-            if overdue is not None:
-                levels = [overdue, *levels]
+            level = self._look_for_overdue(now_ns)
+            if level is not None:
+                task = level.take_overdue(agent, now_ns - AGEING_NS, fits)
+                if task is not None:
+                    return self._taken(level, task)
         for level in levels:
             task = level.take(agent, fits)
             if task is not None:
-                self.count -= 1
-                if level.count == 0:
-                    self._leave(level)
-                return task
+                return self._taken(level, task)
         return None
+
+    def _taken(self, level: Level, task: Task) -> Task:
+        self.count -= 1
+        if level.count == 0:
+            self._leave(level)
+        return task
 
     def take_like(self, first: Task, most: int) -> list[Task]:
         """Take out up to `most` tasks that are next after `first`, just taken, and are like it."""
@@ -332,6 +357,11 @@ class Queue:
         for level in reversed(self.levels):
             for lane in level.lanes.values():
                 yield from lane.tasks()
+
+    def waiting_clients(self) -> dict[Client, None]:
+        """Whose tasks wait here."""
+        lanes = (pair for level in self.busy for pair in level.lanes.items())
+        return {client: None for client, lane in lanes if lane.count}
 
     def recount_common(self) -> None:
         """Note which functions all agents of the queue offer; after each change of either."""

@@ -19,6 +19,9 @@ from evener_wire.limits import BATCH_BYTES_TARGET, BATCH_ITEMS_MAX
 # more memory. Fewer: a fast client waits for round trips.
 FLIGHTS_MAX: Final = 64
 
+# Refusals in one message. Their texts repeat names, so they can be long.
+_REJECTED_MAX: Final = 256
+
 _TERMINAL_OF: Final = {
     State.DONE: m.TERMINAL_DONE,
     State.FAILED: m.TERMINAL_FAILED,
@@ -82,6 +85,11 @@ class Outbox:
         if not session.accepted_due:
             session.accepted_due = True
             self._accepted.append(session)
+
+    def rejected(self, session: Session, items: Sequence[tuple[bytes, str, str]]) -> None:
+        """Refuse tasks, in messages that stay within the bounds of a head whatever their texts."""
+        for start in range(0, len(items), _REJECTED_MAX):
+            self.send(session, m.Rejected(items[start : start + _REJECTED_MAX]))
 
     def attempts(
         self,
@@ -148,4 +156,21 @@ class Outbox:
             batch.append(task)
             payload = task.payload
             size += len(payload) + 64 if type(payload) is bytes else m.weight_of(payload)
+            if task.tries.facts is not None:
+                size += _facts_bytes(task.tries.facts)
         return batch
+
+
+def _facts_bytes(facts: m.Facts) -> int:
+    """What facts take in a head, roughly: texts count as UTF-8, with their keys."""
+    return sum(len(key) + _fact_bytes(fact) for key, fact in facts.items())
+
+
+def _fact_bytes(fact: object) -> int:
+    if type(fact) is str:
+        return len(fact.encode("utf-8", "replace")) + 5
+    if type(fact) is bytes:
+        return len(fact) + 5
+    if isinstance(fact, tuple):
+        return 5 + sum(map(_fact_bytes, fact))
+    return 9

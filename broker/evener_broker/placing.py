@@ -15,6 +15,7 @@ from evener_broker.tables import Tables
 from evener_broker.transitions import Cause
 from evener_wire import messages as m
 from evener_wire.limits import (
+    HELD_MAX,
     LOOKAHEAD_NS,
     LOOKAHEAD_TASKS_PER_SLOT,
     MILLISECOND_NS,
@@ -32,6 +33,9 @@ _AHEAD_MISSES_MAX: Final = 8
 
 _HELD_PER_SLOT_MAX: Final = 1 + LOOKAHEAD_TASKS_PER_SLOT
 
+# Half of what an agent can report when it comes back: the other half is for its results.
+_HELD_AHEAD_MAX: Final = HELD_MAX // 2
+
 
 class Placing:
     """Caller: the broker core."""
@@ -48,6 +52,7 @@ class Placing:
         agent.slots = offer.slots
         agent.draining = offer.draining
         agent.lost = False
+        agent.offered = True
         agent.queues = tuple(dict.fromkeys(offer.queues))
         if offer.functions is not None:
             for function in agent.functions:
@@ -65,6 +70,7 @@ class Placing:
             queue.agents.add(agent)
             queue.unserved_ns = None
             queue.warned = False
+            queue.told.clear()
             queue.recount_common()
         self.refresh(agent)
 
@@ -90,11 +96,11 @@ class Placing:
         """Put an agent in the rotation that fits what it has in hand. After each change of that."""
         held = len(agent.open) + len(agent.orphans)
         slots = agent.slots
-        if agent.session is None or agent.draining or agent.lost:
+        if not agent.offered or agent.draining or agent.lost:
             credit = Credit.NONE
         elif held < slots:
             credit = Credit.IDLE
-        elif agent.in_hand_ns < slots * LOOKAHEAD_NS and held < slots * _HELD_PER_SLOT_MAX:
+        elif agent.in_hand_ns < slots * LOOKAHEAD_NS and held < _held_most(slots):
             credit = Credit.AHEAD
         else:
             credit = Credit.NONE
@@ -118,7 +124,8 @@ class Placing:
             if queue.count:
                 if queue.idle:
                     self._to_idle(queue)
-                if queue.ahead and queue.count and not queue.idle:
+                # What is left now, none of the free workers can run.
+                if queue.ahead and queue.count:
                     self._to_ahead(queue)
 
     def _to_idle(self, queue: Queue) -> None:
@@ -169,6 +176,7 @@ class Placing:
             if tries is not UNTRIED:
                 tries.recalled = False
                 if tries.deadline_ns:
+                    # Rounded down: the agent's limit comes first, and ends the attempt cleanly.
                     deadline_ms = max(1, (tries.deadline_ns - tables.now_ns) // MILLISECOND_NS)
             timeout_ms = task.options.timeout_ms
             run(agent, (task_id, task.fence, function.name, task.payload, timeout_ms, deadline_ms))
@@ -183,6 +191,19 @@ class Placing:
         del agent.open[task.id]
         agent.in_hand_ns -= task.charge_ns
         task.agent = None
+
+    # --- For tests --------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Every agent stands in the rotation that fits what it has in hand, and in no other."""
+        for agent in self._tables.agents.values():
+            before = agent.credit
+            self.refresh(agent)
+            assert agent.credit is before, (agent, before)
+            for name in agent.queues:
+                queue = self._tables.queues[name]
+                assert (agent in queue.idle) == (agent.credit is Credit.IDLE), (agent, queue)
+                assert (agent in queue.ahead) == (agent.credit is Credit.AHEAD), (agent, queue)
 
 
 def _fits_ahead(task: Task, agent: Agent) -> bool:
@@ -200,4 +221,8 @@ def _room_ahead(function: Function, agent: Agent) -> int:
     if estimate_ns is None or estimate_ns > LOOKAHEAD_NS:
         return 0
     by_time = (agent.slots * LOOKAHEAD_NS - agent.in_hand_ns) // estimate_ns
-    return min(by_time, agent.slots * _HELD_PER_SLOT_MAX - len(agent.open))
+    return min(by_time, _held_most(agent.slots) - agent.held())
+
+
+def _held_most(slots: int) -> int:
+    return min(slots * _HELD_PER_SLOT_MAX, _HELD_AHEAD_MAX)

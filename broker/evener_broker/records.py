@@ -18,7 +18,6 @@ from evener_wire.session import Sequence
 # How fast the estimate of a function's run time follows: new = old + (measured - old) / 4.
 _ESTIMATE_SHARE: Final = 4
 
-
 # What an attempt takes of a worker's time at least: hand-over and result.
 _ESTIMATE_MIN_NS: Final = 5_000
 
@@ -77,6 +76,7 @@ class Tries:
     __slots__ = (
         "cancelling",
         "deadline_ns",
+        "expires_ns",
         "facts",
         "failures",
         "recalled",
@@ -91,6 +91,7 @@ class Tries:
         self.cancelling = False
         self.recalled = False
         self.deadline_ns = 0  # when it must have ended, if the client set a deadline
+        self.expires_ns = 0  # until when it may wait, if that is limited and it never started
         self.facts: m.Facts | None = None
 
 
@@ -141,7 +142,8 @@ class Task:
         self.digest = 0
         self.state = state
         self.since_ns = now_ns
-        # Of the last attempt; one more for the next.
+        # Of the last attempt; one more for the next. 0 while an earlier broker may have started it
+        # and we wait to hear of that.
         self.fence = fence
         self.agent: Agent | None = None
         # What this attempt adds to its agent's work in hand.
@@ -167,6 +169,7 @@ class Client:
         "facts",
         "flights",
         "instance",
+        "left_ns",
         "name",
         "open_tasks",
         "outgoing",
@@ -178,6 +181,8 @@ class Client:
         self.name = name
         self.facts = facts
         self.session: Session | None = None
+        # When its last session broke, while it has none.
+        self.left_ns = 0
         self.open_tasks = 0
         # Payload bytes of all its tasks, open and ended.
         self.bytes = 0
@@ -200,8 +205,10 @@ class Agent:
         "functions",
         "in_hand_ns",
         "instance",
+        "left_ns",
         "lost",
         "name",
+        "offered",
         "open",
         "orphans",
         "queues",
@@ -217,6 +224,11 @@ class Agent:
         self.name = name
         self.facts = facts
         self.session: Session | None = None
+        # When its last session broke, in broker-live time, while it has none.
+        self.left_ns = 0
+        # Whether it told, in this session, what it can do and what it holds. Work sent before that
+        # would cross its inventory, and look as if it had never arrived.
+        self.offered = False
         self.slots = 0
         self.draining = False
         self.lost = False
@@ -240,7 +252,7 @@ class Agent:
 
 
 class Session:
-    """One connection of a client or an agent. `heard_ns` and `sent_ns` are broker-live time."""
+    """One connection of a client or an agent. `heard_ns` is broker-live time."""
 
     __slots__ = (
         "accepted_due",
@@ -248,7 +260,6 @@ class Session:
         "heard_ns",
         "peer",
         "record",
-        "sent_ns",
         "sequence",
         "unacked",
     )
@@ -260,7 +271,6 @@ class Session:
         self.sequence: Final = sequence
         self.record: Final = record
         self.heard_ns = live_ns
-        self.sent_ns = live_ns
         # Whether a SUBMIT waits for its ACCEPTED; how many RESULTs wait for their ACK.
         self.accepted_due = False
         self.ack_due = False

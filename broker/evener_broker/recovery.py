@@ -31,6 +31,7 @@ class Recovery:
         # Attempts of an earlier broker that an agent holds, and results of such.
         self._orphans: Final[dict[bytes, tuple[Agent, int]]] = {}
         self._results: Final[dict[bytes, _Item]] = {}
+        self._result_bytes = 0
         self._began_ns: int | None = None
 
     # --- From agents ------------------------------------------------------------------------------
@@ -38,19 +39,25 @@ class Recovery:
     def inventory(self, agent: Agent, held: list[tuple[bytes, int]]) -> None:
         """An agent tells all it holds: adopt it, wait for its client, or have it stopped."""
         reported = dict(held)
+        stale: list[tuple[bytes, int]] = []
         for task in list(agent.open.values()):
             if reported.get(task.id) != task.fence:
                 # The RUN never arrived: it goes back to its place, free of blame.
                 self._lifecycle.settle(task, m.RETURNED, b"", 0, None)
-        stale: list[tuple[bytes, int]] = []
+                continue
+            # What we wanted of it may have got lost with the connection: say it again.
+            if self._lifecycle.is_unwanted(task):
+                stale.append((task.id, task.fence))
+            if task.tries.recalled:
+                task.own_tries().recalled = False
         self.drop_agent(agent)
-        for task_id, fence in held:
+        for task_id, fence in reported.items():
             if task_id in agent.open:
                 continue
             known = self._tables.tasks.get(task_id)
-            if known is not None and known.state is State.HELD and not m.attempt_of(known.fence):
+            if known is not None and _is_awaited(known):
                 self._adopt(known, agent, fence)
-            elif known is None and self._may_be_unclaimed(fence):
+            elif known is None and self._may_be_unclaimed(task_id, fence):
                 self._wait_for_client(agent, task_id, fence)
             else:
                 stale.append((task_id, fence))
@@ -59,22 +66,53 @@ class Recovery:
             self._tables.outbox.attempts(agent.session, m.Cancel, stale)
         self._placing.refresh(agent)
 
-    def _may_be_unclaimed(self, fence: int) -> bool:
-        return m.epoch_of(fence) != self._tables.epoch and len(self._orphans) < ORPHANS_MAX
+    def _may_be_unclaimed(self, task_id: bytes, fence: int) -> bool:
+        if m.epoch_of(fence) == self._tables.epoch:
+            return False
+        other = self._orphans.get(task_id)
+        if other is not None:
+            # An agent that was thought lost kept an older attempt: the newer one counts.
+            return fence > other[1]
+        return len(self._orphans) + len(self._results) < ORPHANS_MAX
 
     def _wait_for_client(self, agent: Agent, task_id: bytes, fence: int) -> None:
+        other = self._orphans.get(task_id)
+        if other is not None:
+            holder, older = other
+            del holder.orphans[task_id]
+            self._placing.refresh(holder)
+            if holder.session is not None:
+                self._tables.counters["attempts_stale"] += 1
+                self._tables.outbox.attempts(holder.session, m.Cancel, [(task_id, older)])
         agent.orphans[task_id] = fence
         self._orphans[task_id] = (agent, fence)
-        self._tables.timers.set(self._tables.now_ns + ORPHAN_NS, self._on_unclaimed, task_id)
 
     def _on_unclaimed(self, task_id: bytes) -> None:
-        self._results.pop(task_id, None)
+        self._take_result(task_id)
+
+    def _take_result(self, task_id: bytes) -> _Item | None:
+        item = self._results.pop(task_id, None)
+        if item is not None:
+            self._result_bytes -= len(item[3])
+        return item
+
+    def _keep_result(self, item: _Item) -> None:
+        tables, task_id = self._tables, item[0]
+        self._take_result(task_id)
+        size = len(item[3])
+        if tables.bytes + self._result_bytes + size > tables.bounds.payload_bytes:
+            tables.counters["results_unclaimed_dropped"] += 1  # its task will run again
+            return
+        self._results[task_id] = item
+        self._result_bytes += size
+        tables.timers.set(tables.now_ns + ORPHAN_NS, self._on_unclaimed, task_id)
 
     def _adopt(self, task: Task, agent: Agent, fence: int) -> None:
         self._tables.move(task, Cause.ADOPT)
         task.fence = fence
         task.agent = agent
         agent.open[task.id] = task
+        self._tables.counters["attempts_adopted"] += 1
         self._placing.refresh(agent)
 
     def orphan_result(self, agent: Agent, item: _Item) -> bool:
@@ -86,8 +124,7 @@ class Recovery:
         del self._orphans[task_id]
         self._placing.refresh(agent)
         if item[2] in (m.DONE, m.FAILED):
-            self._results[task_id] = item
-            self._tables.timers.set(self._tables.now_ns + ORPHAN_NS, self._on_unclaimed, task_id)
+            self._keep_result(item)
         return True
 
     def drop_agent(self, agent: Agent) -> None:
@@ -108,13 +145,12 @@ class Recovery:
     ) -> None:
         """A client submits again what an earlier broker may have started."""
         orphan = self._orphans.pop(task_id, None)
-        result = self._results.pop(task_id, None)
+        result = self._take_result(task_id)
         task = self._lifecycle.accept(client, task_id, function, payload, options, State.HELD)
         if orphan is not None:
             agent, fence = orphan
             del agent.orphans[task_id]
             self._adopt(task, agent, fence)
-            self._tables.counters["attempts_adopted"] += 1
         elif result is not None:
             self._lifecycle.conclude(task, result[2], result[3], result[5])
         elif self._recovering():
@@ -135,12 +171,21 @@ class Recovery:
         self._recovering()
 
     def _on_window_over(self, task: Task) -> None:
-        if task.state is not State.HELD or m.attempt_of(task.fence):
+        if not _is_awaited(task):
             return
         if task.options.at_most_once:
             self._lifecycle.lose_unknown(task, "the broker restarted, and it may have run")
         else:
             self._lifecycle.release(task)
+
+    # --- For tests --------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Recount what is kept for clients that did not come yet."""
+        held = {(i, a, f) for a in self._tables.agents.values() for i, f in a.orphans.items()}
+        assert held == {(i, a, f) for i, (a, f) in self._orphans.items()}
+        assert self._result_bytes == sum(len(item[3]) for item in self._results.values())
+        assert not self._orphans.keys() & self._tables.tasks.keys()
 
     # --- Agents that vanish -----------------------------------------------------------------------
 
@@ -153,3 +198,8 @@ class Recovery:
         for task in tasks:
             self._lifecycle.vanish(task)
         return len(tasks)
+
+
+def _is_awaited(task: Task) -> bool:
+    """Whether we wait to hear what an earlier broker did with a task."""
+    return task.state is State.HELD and not task.fence

@@ -66,7 +66,8 @@ class Sessions:
             self._end(record.session)
         known = tables.sessions.get(peer)
         if known is not None:
-            self._end(known)
+            # Another program speaks on this connection now; the one before may come back.
+            self.lose(known)
         sequence = Sequence(tables.rng.getrandbits(_SESSION_BITS) | 1 << _SESSION_BITS)
         session = Session(peer, sequence, record, tables.live_ns)
         tables.sessions[peer] = session
@@ -127,18 +128,23 @@ class Sessions:
         record = session.record
         record.session = None
         if isinstance(record, Agent):
+            record.offered = False
             self._placing.refresh(record)
 
     def lose(self, session: Session) -> None:
         """The connection broke, or got out of step: the peer may come back within its grace."""
         self._end(session)
-        record = session.record
+        tables, record = self._tables, session.record
         if isinstance(record, Agent):
-            at_ns = self._tables.now_ns + RECONNECT_GRACE_NS
-            self._tables.timers.set(at_ns, self._on_grace_over, (record, self._tables.live_ns))
+            record.left_ns = tables.live_ns
+            at_ns = tables.now_ns + RECONNECT_GRACE_NS
+            tables.timers.set(at_ns, self._on_grace_over, (record, record.left_ns))
+        elif record.open_tasks or record.ended_tasks:
+            record.left_ns = tables.now_ns
+            tables.timers.set(tables.now_ns + RETENTION_NS, self._on_retention_over, record)
         else:
-            at_ns = self._tables.now_ns + RETENTION_NS
-            self._tables.timers.set(at_ns, self._on_retention_over, record)
+            # Nothing to keep for it: clients that come and go leave no trace.
+            del tables.clients[record.instance]
 
     def goodbye(self, session: Session, reason: str) -> None:
         """The peer leaves on purpose."""
@@ -151,6 +157,8 @@ class Sessions:
         agent, since_ns = subject
         if agent.session is not None or self._tables.agents.get(agent.instance) is not agent:
             return
+        if agent.left_ns != since_ns:
+            return  # it was back meanwhile, and left again: that has a timer of its own
         left_ns = since_ns + RECONNECT_GRACE_NS - self._tables.live_ns
         if left_ns > 0:
             self._tables.timers.set(self._tables.now_ns + left_ns, self._on_grace_over, subject)
@@ -173,6 +181,8 @@ class Sessions:
         tables = self._tables
         if client.session is not None or tables.clients.get(client.instance) is not client:
             return
+        if tables.now_ns - client.left_ns < RETENTION_NS:
+            return  # it was back meanwhile, and left again: that has a timer of its own
         self._lifecycle.forget(client, client.outgoing)
         client.outgoing.clear()
         if client.open_tasks:

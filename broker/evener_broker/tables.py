@@ -20,6 +20,7 @@ from evener_broker.transitions import TRANSITIONS, Cause, State
 from evener_wire import messages as m
 from evener_wire.limits import (
     BROKER_BYTES_MAX,
+    BROKER_QUEUES_MAX,
     BROKER_TASKS_MAX,
     CLIENT_BYTES_MAX,
     CLIENT_TASKS_MAX,
@@ -27,6 +28,9 @@ from evener_wire.limits import (
 
 # Transitions kept for stories. Larger: older stories, more memory.
 _HISTORY_MAX: Final = 10_000
+
+# Names of functions the broker remembers. More: clients that make up names cost more memory.
+_FUNCTIONS_MAX: Final = 100_000
 
 
 class Bounds:
@@ -86,6 +90,17 @@ class Tables:
         if queue is None:
             queue = self.queues[name] = Queue(name)
         return queue
+
+    def has_room_for(self, function: Function, queue: str) -> bool:
+        """Whether a task may bring along names that are not known yet."""
+        if len(self.functions) >= _FUNCTIONS_MAX and function.name not in self.functions:
+            return False
+        if queue in self.queues or len(self.queues) < BROKER_QUEUES_MAX:
+            return True
+        for name, unused in list(self.queues.items()):
+            if not unused.count and not unused.agents:
+                del self.queues[name]
+        return len(self.queues) < BROKER_QUEUES_MAX
 
     def move(self, task: Task, cause: Cause) -> None:
         """Take a task to its next state; the only place where `Task.state` changes."""

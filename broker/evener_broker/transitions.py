@@ -61,6 +61,7 @@ TRANSITIONS: Final[dict[State, dict[Cause, State]]] = {
         Cause.ADOPT: State.RUNNING,
         Cause.FINISH: State.DONE,
         Cause.FAIL: State.FAILED,
+        Cause.RETRY: State.HELD,  # it failed under an earlier broker, and may be tried again
     },
     State.QUEUED: {
         **_ENDS,

@@ -13,6 +13,8 @@ def unknown_function(function: Function, queue: Queue) -> m.Facts | None:
     """What to tell the client when nobody offers a function; None if somebody may."""
     if function.by_value or function.agents or not queue.agents:
         return None
+    if function.runs:
+        return None  # it is only away; one that never ran is most likely a mistake
     known = sorted({f.name for agent in queue.agents for f in agent.functions})
     closest = tuple(difflib.get_close_matches(function.name, known, n=3, cutoff=0.5))
     hint = f"Closest: {', '.join(closest)}. " if closest else ""

@@ -6,12 +6,12 @@ to its clients, once; tasks of a function that nobody ever offered fail. Changes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from evener_broker.lifecycle import Lifecycle
 from evener_broker.lines import Queue
-from evener_broker.records import Agent, Client, Function, Task
+from evener_broker.records import Agent, Function, Task
 from evener_broker.tables import Tables
 from evener_broker.transitions import State
 from evener_broker.unknown import unknown_function
@@ -36,14 +36,19 @@ class Watching:
         self._tables = tables
         self._lifecycle = lifecycle
         self._armed = False
+        self._late = False
 
     def look(self) -> None:
         """Arm the timers for what should not last. Cheap: called in every step."""
         hungry = False
+        late, self._late = self._late, False
         for queue in self._tables.queues.values():
-            if queue.count == 0:
-                hungry = hungry or bool(queue.idle)
-            elif not queue.agents and queue.unserved_ns is None:
+            if queue.idle:
+                # After the dispatch: whatever waits here still, its free workers cannot run.
+                hungry = True
+                if late:
+                    self._recall_for(queue)
+            elif queue.count and not queue.agents and queue.unserved_ns is None:
                 queue.unserved_ns = self._tables.now_ns
                 at_ns = self._tables.now_ns + UNSERVED_NOTICE_NS
                 self._tables.timers.set(at_ns, self._on_unserved, queue)
@@ -55,14 +60,12 @@ class Watching:
 
     def _on_late(self, _: object) -> None:
         self._armed = False
-        for queue in self._tables.queues.values():
-            if queue.count == 0 and queue.idle:
-                self._recall_for(queue)
+        self._late = True
 
     def _recall_for(self, queue: Queue) -> None:
         """Take back, for the free workers of a queue, what waits longest behind busy ones."""
         free = sum(agent.slots - agent.held() for agent in queue.idle)
-        for agent in sorted(queue.agents, key=lambda a: (-len(a.open), a.name)):
+        for agent in sorted(queue.agents, key=_fullest):
             if free <= 0 or agent.session is None or not _works_ahead(agent):
                 continue
             found = self._late_of(agent, queue, free)
@@ -82,6 +85,7 @@ class Watching:
             if (
                 task.state is State.ASSIGNED
                 and not task.tries.recalled
+                and not task.options.at_most_once
                 and task.options.queue == queue.name
                 and self._tables.now_ns - task.since_ns >= LATE_NS
                 and any(_can_run(other, task.function) for other in queue.idle)
@@ -91,16 +95,26 @@ class Watching:
 
     # --- Functions that nobody offers -------------------------------------------------------------
 
-    def functions_changed(self, queues: Sequence[str]) -> None:
+    def functions_changed(self, queues: Iterable[str]) -> None:
         """Agents told what they offer: look, after a while, for tasks that nobody knows."""
         at_ns = self._tables.now_ns + UNKNOWN_FUNCTION_NS
         for name in queues:
-            self._tables.timers.set(at_ns, self._on_unknown, self._tables.queue(name))
+            queue = self._tables.queue(name)
+            self._tables.timers.set(at_ns, self._on_unknown, queue)
 
     def _on_unknown(self, queue: Queue) -> None:
+        if not queue.count:
+            return
+        functions = self._tables.functions.values()
+        if all(function.agents or function.by_value for function in functions):
+            return  # a walk over all that waits is not for every agent that comes
+        found: dict[Function, m.Facts | None] = {}
         for task in list(queue.tasks()):
-            # A function that ran before is only away; one that never ran is most likely a mistake.
-            if task.function.runs == 0 and (facts := unknown_function(task.function, queue)):
+            function = task.function
+            if function not in found:
+                found[function] = unknown_function(function, queue)
+            facts = found[function]
+            if facts is not None:
                 self._lifecycle.fail_unknown(task, facts)
 
     # --- Queues that nobody serves ----------------------------------------------------------------
@@ -111,20 +125,32 @@ class Watching:
         if queue.agents or queue.count == 0 or since_ns is None:
             queue.unserved_ns = None
             return
-        if queue.warned or tables.now_ns - since_ns < UNSERVED_NOTICE_NS:
+        if tables.now_ns - since_ns < UNSERVED_NOTICE_NS:
             return
-        queue.warned = True
+        # Clients that come later want to know as well.
+        tables.timers.set(tables.now_ns + UNSERVED_NOTICE_NS, self._on_unserved, queue)
+        waiting = queue.waiting_clients()
+        queue.told &= waiting.keys()
+        untold = [c for c in waiting if c.session is not None and c not in queue.told]
+        if queue.warned and not untold:
+            return
         served = sorted({name for agent in tables.agents.values() for name in agent.queues})
         who = f"workers serve: {', '.join(served)}" if served else "no worker is connected"
         text = (
             f'{queue.count} tasks wait for queue "{queue.name}" but no connected worker serves it '
             f"({who})"
         )
-        tables.outbox.log("warning", text)
-        waiting: dict[Client, None] = {task.client: None for task in queue.tasks()}
-        for client in waiting:
-            if client.session is not None:
-                tables.outbox.send(client.session, m.Notice("unserved_queue", text))
+        if not queue.warned:
+            queue.warned = True
+            tables.outbox.log("warning", text)
+        for client in untold:
+            assert client.session is not None
+            queue.told.add(client)
+            tables.outbox.send(client.session, m.Notice("unserved_queue", text))
+
+
+def _fullest(agent: Agent) -> tuple[int, str, bytes]:
+    return -len(agent.open), agent.name, agent.instance
 
 
 def _works_ahead(agent: Agent) -> bool:
