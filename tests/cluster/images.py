@@ -47,7 +47,7 @@ def build(base: str, folder: Path) -> str:
             shutil.copytree(_wheelhouse(base), folder / "wheelhouse")
             compose(
                 "--project-directory", str(folder), "--file", str(folder / "docker-compose.yml"),
-                "build", "broker",
+                "build", "--force-rm", "broker",
                 env={"EVENER_IMAGE": name, "EVENER_BASE": base},
             )  # fmt: skip
     return name

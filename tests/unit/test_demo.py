@@ -16,7 +16,7 @@ from evener.demo.corpus import Source, common_folder, read, standard_library
 from evener.demo.identifiers import _FIELDS, index
 from evener.demo.progress import Progress
 from evener.demo.totals import Totals
-from evener.demo.victim import Assassin
+from evener.demo.victim import Assassin, Loss
 from tests.support import Processes, is_running
 
 
@@ -144,8 +144,8 @@ def test_the_report() -> None:
     assert second.startswith("  4 workers 1.0 s, one process 2.0 s: 2.0x as fast on ")
     first, *_ = report.comparison(totals, 1.0, Totals(), 2.0, 4)
     assert "do NOT agree" in first
-    assert report.closing(totals, 2.0, killed=1, again=1, lost=0).endswith(
-        "1 worker killed; 1 task run again; 0 lost"
+    assert report.closing(totals, 2.0, killed=True, lost=0).endswith(
+        "MB/s); 1 worker killed and its task run again; 0 lost"
     )
 
 
@@ -195,22 +195,29 @@ class _FakeBroker:
         self.pid = pid
         self.states = states
         self.said: list[str] = []
+        self.polls = 0
 
-    def ask(self, kind: str) -> list[dict[str, Any]]:
+    def ask(self, kind: str, **filters: str) -> list[dict[str, Any]]:
         dead = not is_running(self.pid)
         if kind == "workers":
             pid = self.pid + 1 if dead and not self.states else self.pid
             return [{"name": "w1", "pid": pid, "state": "ready", "running": "f", "tasks": 1}]
+        self.polls += 1
         state = self.states.pop(0) if dead and self.states else "running"
-        row = {"id": "ab" * 16, "function": "demo.index", "state": state}
-        return [row | {"starts": int(dead and state != "spared")}]
+        task = {"id": "ab" * 16, "state": state, "starts": int(dead)}
+        other = task | {"id": f"{self.polls:032x}"}  # each ends soon
+        return [task, other] if filters.get("state") else [task]
+
+    def strike(self) -> Loss | None:
+        return Assassin(self.ask, self.said.append, lambda task: task[:8], lambda: None).strike()
 
 
 def test_a_kill_is_shown_as_the_broker_lists_it(processes: Processes) -> None:
     process = processes.start("sleep", "60")
     broker = _FakeBroker(process.pid, ["queued", "queued", "assigned"])
-    (loss,) = Assassin(broker.ask, broker.said.append, lambda: None).strike()
+    loss = broker.strike()
     assert process.wait(10) == -signal.SIGKILL
+    assert loss is not None
     assert (loss.worker, loss.pid, loss.new_pid) == ("w1", process.pid, process.pid + 1)
     assert loss.task == "ab" * 16
     assert [line.split()[0] for line in broker.said] == [
@@ -219,23 +226,28 @@ def test_a_kill_is_shown_as_the_broker_lists_it(processes: Processes) -> None:
         "requeued",
         "replaced",
     ]
+    assert "abababab" in broker.said[1]
 
 
-def test_a_worker_killed_between_two_tasks_is_not_called_a_loss(
+def test_a_worker_that_comes_not_back_is_told(
     processes: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evener.demo.victim._LOSS_S", 0.01)
-    monkeypatch.setattr("evener.demo.victim._TRIES_MAX", 1)
-    process = processes.start("sleep", "60")
-    broker = _FakeBroker(process.pid, ["spared"] * 1000)
     monkeypatch.setattr("evener.demo.victim._REPLACEMENT_S", 0.01)
-    (loss,) = Assassin(broker.ask, broker.said.append, lambda: None).strike()
-    assert loss.task is None
-    assert "between two tasks" in broker.said[1]
-    assert "NOT replaced" in broker.said[2]
+    process = processes.start("sleep", "60")
+    broker = _FakeBroker(process.pid, ["done"] * 1000)
+    loss = broker.strike()
+    assert loss is not None
+    assert loss.new_pid is None
+    assert "NOT replaced" in broker.said[-1]
 
 
-def test_nobody_is_killed_when_nobody_is_busy() -> None:
-    said: list[str] = []
-    assert Assassin(lambda kind: [], said.append, lambda: None).strike() == []
-    assert said == ["no worker is busy: none was killed"]
+def test_a_worker_between_two_tasks_goes_on(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evener.demo.victim._HELD_WAIT_S", 0.01)
+    process = processes.start("sleep", "60")
+    broker = _FakeBroker(process.pid, [])
+    assert broker.strike() is None
+    assert broker.said == ["no worker is busy: none was killed"]
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    assert "State:\tS (sleeping)" in status

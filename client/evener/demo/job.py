@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final
@@ -21,10 +22,10 @@ from evener.demo.app import app, index
 from evener.demo.corpus import Source, common_folder, read, standard_library
 from evener.demo.progress import Progress
 from evener.demo.totals import Totals
-from evener.demo.victim import Assassin, Loss, Rows
+from evener.demo.victim import Assassin, Loss, Row
 
 _RESULT_S: Final = 300.0  # without any result for this long, something is wrong
-_ROWS_MAX: Final = 200  # the oldest ones; what runs is among them
+_ROWS_MAX: Final = 1_000
 
 
 @dataclass(slots=True)
@@ -34,7 +35,7 @@ class Outcome:
     totals: Totals = field(default_factory=Totals)
     seconds: float = 0.0
     lost: dict[str, str] = field(default_factory=dict)
-    losses: list[Loss] = field(default_factory=list)
+    killed: Loss | None = None
 
 
 def run(*, workers: int, kill: bool, broker: str | None, paths: Sequence[Path] | None) -> int:
@@ -58,9 +59,9 @@ def run(*, workers: int, kill: bool, broker: str | None, paths: Sequence[Path] |
     _print(["", *report.faults(outcome.totals)] if outcome.totals.faults else [])
     _print(["", *report.comparison(outcome.totals, outcome.seconds, alone, alone_s, count)])
     _print(f"LOST {name}: {why}" for name, why in outcome.lost.items())
-    killed, again = len(outcome.losses), sum(loss.task is not None for loss in outcome.losses)
     lost = len(outcome.lost)
-    _print(["", report.closing(outcome.totals, outcome.seconds, killed, again, lost)])
+    killed = outcome.killed is not None
+    _print(["", report.closing(outcome.totals, outcome.seconds, killed=killed, lost=lost)])
     return 1 if lost or outcome.totals.differences(alone) else 0
 
 
@@ -68,7 +69,7 @@ def run(*, workers: int, kill: bool, broker: str | None, paths: Sequence[Path] |
 
 
 @contextmanager
-def _connected(workers: int, broker: str | None) -> Iterator[tuple[evener.Client, int]]:
+def _connected(workers: int, broker: str | None) -> Generator[tuple[evener.Client, int]]:
     """A client and how many workers there are: of a cluster of our own, or of one that runs."""
     if broker is not None:
         with evener.Client(broker) as client:
@@ -105,15 +106,14 @@ def _index_there(client: evener.Client, sources: Sequence[Source], *, kill: bool
             outcome.lost[sources[number].name] = str(error)
         progress.show(done)
         if kill and done == (len(sources) + 1) // 2:
-            outcome.losses = _kill_one(client, progress, done, ended)
+            names = {f.task_id: s.name for f, s in zip(futures, sources, strict=True)}
+            outcome.killed = _kill_one(client, progress, names)
     progress.clear()
     outcome.seconds = progress.seconds()
     return outcome
 
 
-def _kill_one(
-    client: evener.Client, progress: Progress, done: int, ended: SimpleQueue[int]
-) -> list[Loss]:
+def _kill_one(client: evener.Client, progress: Progress, names: Mapping[str, str]) -> Loss | None:
     """The work goes on meanwhile: what ends is counted, and summed up afterwards."""
 
     def say(line: str) -> None:
@@ -121,13 +121,16 @@ def _kill_one(
         _tell([line])
 
     def idle() -> None:
-        progress.show(done + ended.qsize())
+        progress.show(len(names) - client.open_tasks)
 
-    return Assassin(lambda kind: _rows(client, kind), say, idle).strike()
+    def label(task: str) -> str:
+        return f"{index.name}[{task[:8]}] ({names[task]})"
+
+    return Assassin(partial(_rows, client), say, label, idle).strike()
 
 
-def _rows(client: evener.Client, kind: str) -> Rows:
-    rows: Rows = client.query("ls", kind=kind, limit=_ROWS_MAX)["rows"]
+def _rows(client: evener.Client, kind: str, **filters: Any) -> Sequence[Row]:
+    rows: Sequence[Row] = client.query("ls", kind=kind, limit=_ROWS_MAX, **filters)["rows"]
     return rows
 
 

@@ -61,12 +61,11 @@ def comparison(
     )
 
 
-def closing(cluster: Totals, seconds: float, killed: int, again: int, lost: int) -> str:
+def closing(cluster: Totals, seconds: float, *, killed: bool, lost: int) -> str:
     """The last line."""
     rate = f"{cluster.files / seconds:,.0f} files/s, {cluster.bytes / 1e6 / seconds:.1f} MB/s"
     parts = [f"{counted(cluster.files, 'task')} in {seconds:.1f} s ({rate})"]
     if killed:
-        parts.append(f"{counted(killed, 'worker')} killed")
-        parts.append(f"{counted(again, 'task')} run again")
+        parts.append("1 worker killed and its task run again")
     parts.append(f"{lost:,} lost")
     return "; ".join(parts)

@@ -2,6 +2,9 @@
 
 Rules of this file: only the broker's own lists say what happened, so that nothing is shown that did
 not happen. The worker is killed by its pid, which the broker names.
+
+Tasks are short, so the worker is held with SIGSTOP first: then the one task that does not end is
+the one that it runs, and the kill certainly hits a running task.
 """
 
 from __future__ import annotations
@@ -11,87 +14,104 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
-Rows: TypeAlias = Sequence[Mapping[str, Any]]
-Ask: TypeAlias = Callable[[str], Rows]
-"""What the broker lists: `ask("workers")`, `ask("tasks")`, the oldest first."""
+Row: TypeAlias = Mapping[str, Any]
+
+
+class Ask(Protocol):
+    """What the broker lists: `ask("workers")`, `ask("tasks", state="running")`."""
+
+    def __call__(self, kind: str, **filters: Any) -> Sequence[Row]: ...
+
 
 _POLL_S: Final = 0.002
-_LOSS_S: Final = 1.0  # a verdict takes milliseconds; without one the worker was between two tasks
+_HELD_S: Final = 0.4  # longer than any other task takes; the broker hears of long ones after 50 ms
+_HELD_WAIT_S: Final = 3.0
+_AGAIN_S: Final = 30.0
 _REPLACEMENT_S: Final = 10.0  # the new worker's pid comes with a heartbeat, each second
 _TRIES_MAX: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What became of a killed worker and its task; times are seconds since the kill."""
+    """What became of a killed worker and the task that it ran; times are seconds since the kill."""
 
     worker: str
     pid: int
-    task: str | None  # None: it was between two tasks, nothing had to run again
+    task: str
     lost_s: float
-    again_s: float | None
+    again_s: float
     new_pid: int | None
-    replaced_s: float
 
 
 class Assassin:
-    """Kills one busy worker and watches. `idle` is called often, and should be quick."""
+    """Kills one busy worker and watches.
 
-    def __init__(self, ask: Ask, say: Callable[[str], None], idle: Callable[[], None]) -> None:
+    `label` names a task by its id, for people. `idle` is called often, and should be quick.
+    """
+
+    def __init__(
+        self,
+        ask: Ask,
+        say: Callable[[str], None],
+        label: Callable[[str], str],
+        idle: Callable[[], None],
+    ) -> None:
         self._ask: Final = ask
         self._say: Final = say
+        self._label: Final = label
         self._idle: Final = idle
+        self._running_since: dict[str, float] = {}
 
-    def strike(self) -> list[Loss]:
-        """Kill until one worker died while it ran a task; that is nearly always the first one."""
-        losses: list[Loss] = []
+    def strike(self) -> Loss | None:
+        """Kill a worker in the middle of a task. None: nobody was busy any more."""
         for _ in range(_TRIES_MAX):
-            workers = {row["pid"]: row for row in self._ask("workers")}
+            workers = {int(row["pid"]): row for row in self._ask("workers") if row["pid"]}
             pid = _busiest(workers)
             if pid is None:
-                self._say("no worker is busy: none was killed")
                 break
-            losses.append(self._kill(str(workers[pid]["name"]), pid, set(workers)))
-            if losses[-1].task is not None:
-                break
-        return losses
+            os.kill(pid, signal.SIGSTOP)
+            held = self._wait(self._held_task, _HELD_WAIT_S)
+            if held is not None:
+                return self._kill(str(workers[pid]["name"]), pid, held, set(workers))
+            os.kill(pid, signal.SIGCONT)  # it was between two tasks
+        self._say("no worker is busy: none was killed")
+        return None
 
-    def _kill(self, worker: str, pid: int, pids: set[int]) -> Loss:
-        charged = {row["id"] for row in self._ask("tasks") if row["starts"]}
+    def _kill(self, worker: str, pid: int, task: str, pids: set[int]) -> Loss:
         self._say(f"half-way: worker {worker} (pid {pid}) gets SIGKILL")
         start = time.monotonic()
         os.kill(pid, signal.SIGKILL)
-        row = self._wait(lambda: self._victim(charged), _LOSS_S)
+        self._wait(lambda: self._is_lost(task), _AGAIN_S)
         lost_s = time.monotonic() - start
-        again_s = None
-        if row is None:
-            self._say("  it was between two tasks: none is lost, none has to run again")
-        else:
-            label = f"{row['function']}[{row['id'][:8]}]"
-            self._say(f"  lost      {label}, which it was running, known after {_ms(lost_s)}")
-            self._wait(lambda: self._left_the_queue(row["id"]), _REPLACEMENT_S)
-            again_s = time.monotonic() - start
-            self._say(f"  requeued  at its old place, and runs again after {_ms(again_s)}")
+        self._say(f"  lost      {self._label(task)}, which it was running, after {_ms(lost_s)}")
+        self._wait(lambda: self._is_under_way(task), _AGAIN_S)
+        again_s = time.monotonic() - start
+        self._say(f"  requeued  at its old place in line, runs again after {_ms(again_s)}")
         new_pid = self._wait(lambda: self._newcomer(worker, pids), _REPLACEMENT_S)
-        replaced_s = time.monotonic() - start
         if new_pid is None:
             self._say(f"  NOT replaced within {_REPLACEMENT_S:g} s")
         else:
-            self._say(f"  replaced  by pid {new_pid}, seen after {_ms(replaced_s)}")
-        task = None if row is None else str(row["id"])
-        return Loss(worker, pid, task, lost_s, again_s, new_pid, replaced_s)
+            told = _ms(time.monotonic() - start)
+            self._say(f"  replaced  by pid {new_pid}, told with a heartbeat after {told}")
+        return Loss(worker, pid, task, lost_s, again_s, new_pid)
 
-    def _victim(self, charged: set[str]) -> Mapping[str, Any] | None:
-        """The task that a worker's death was charged to, and was not before."""
-        rows = (r for r in self._ask("tasks") if r["starts"] and r["id"] not in charged)
-        return next(rows, None)
+    def _held_task(self) -> str | None:
+        """The one task that has been running for long, once there is no other."""
+        now = time.monotonic()
+        running = [str(row["id"]) for row in self._ask("tasks", state="running")]
+        self._running_since = {task: self._running_since.get(task, now) for task in running}
+        long = [task for task, since in self._running_since.items() if now - since > _HELD_S]
+        return long[0] if len(long) == 1 else None
 
-    def _left_the_queue(self, task: str) -> bool:
-        """Whether a worker has it again. What the broker lists no more has ended meanwhile."""
-        states = [row["state"] for row in self._ask("tasks") if row["id"] == task]
-        return states != ["queued"] and states != ["held"]
+    def _is_lost(self, task: str) -> bool:
+        """Whether the death was charged to it. What the broker lists no more has ended since."""
+        return all(row["starts"] for row in self._ask("tasks", id=task))
+
+    def _is_under_way(self, task: str) -> bool:
+        """Whether a worker has it again, or it has ended since."""
+        return all(row["state"] not in ("queued", "held") for row in self._ask("tasks", id=task))
 
     def _newcomer(self, worker: str, pids: set[int]) -> int | None:
         for row in self._ask("workers"):
@@ -110,7 +130,7 @@ class Assassin:
         return found
 
 
-def _busiest(workers: Mapping[int, Mapping[str, Any]]) -> int | None:
+def _busiest(workers: Mapping[int, Row]) -> int | None:
     """A worker that runs something, as of its last heartbeat: the one that has done the most."""
     busy = [row for row in workers.values() if row["running"]]
     return max(busy, key=lambda row: int(row["tasks"]))["pid"] if busy else None
