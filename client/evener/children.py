@@ -25,11 +25,15 @@ _READ_BYTES: Final = 65_536
 
 
 class StartError(EvenerError):
-    """Raised when a part of a local cluster did not become ready. `output`: its last lines."""
+    """Raised when a part of a local cluster did not become ready.
 
-    def __init__(self, text: str, output: str = "") -> None:
+    `output`: its last lines. `code`: the exit code that it gave as its reason, or 1.
+    """
+
+    def __init__(self, text: str, output: str = "", code: int = 1) -> None:
         super().__init__(f"{text}\n{output}" if output else text)
         self.output = output
+        self.code = code
 
 
 class Child:
@@ -78,7 +82,7 @@ class Child:
                 line, _, self._told = self._told.partition(b"\n")
                 facts: dict[str, Any] = json.loads(line)
                 if facts.get("event") == "error":
-                    raise StartError(str(facts.get("text")), "")
+                    raise StartError(str(facts.get("text")), "", int(facts.get("code") or 1))
                 if facts.get("event") == event:
                     return facts
             left = deadline - time.monotonic()
@@ -123,6 +127,10 @@ class Child:
     def is_alive(self) -> bool:
         """Whether the process still runs."""
         return self._process.poll() is None
+
+    def exit_code(self) -> int | None:
+        """How the process ended, negative for a signal; None while it runs."""
+        return self._process.poll()
 
     # --- What it prints ---------------------------------------------------------------------------
 
