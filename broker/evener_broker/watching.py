@@ -68,30 +68,33 @@ class Watching:
         for agent in sorted(queue.agents, key=_fullest):
             if free <= 0 or agent.session is None or not _works_ahead(agent):
                 continue
-            found = self._late_of(agent, queue, free)
-            free -= len(found)
+            found, asked = self._late_of(agent, queue, free)
+            free -= len(found) + asked
             if found:
                 items = [(task.id, task.fence) for task in found]
                 for task in found:
                     task.own_tries().recalled = True
                 self._tables.outbox.attempts(agent.session, m.Recall, items)
 
-    def _late_of(self, agent: Agent, queue: Queue, most: int) -> list[Task]:
+    def _late_of(self, agent: Agent, queue: Queue, most: int) -> tuple[list[Task], int]:
+        """What to take back of an agent, and for how many it was asked and did not answer yet."""
         most = min(most, agent.held() - agent.slots)
         found: list[Task] = []
+        asked = 0
         for task in reversed(agent.open.values()):
-            if len(found) >= most:
+            if len(found) + asked >= most:
                 break
-            if (
+            if task.state is State.ASSIGNED and task.tries.recalled:
+                asked += 1
+            elif (
                 task.state is State.ASSIGNED
-                and not task.tries.recalled
                 and not task.options.at_most_once
                 and task.options.queue == queue.name
                 and self._tables.now_ns - task.since_ns >= LATE_NS
                 and any(_can_run(other, task.function) for other in queue.idle)
             ):
                 found.append(task)
-        return found
+        return found, asked
 
     # --- Functions that nobody offers -------------------------------------------------------------
 
