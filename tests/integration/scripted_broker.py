@@ -1,7 +1,7 @@
 """A broker made of a script: a real ROUTER socket on which a test says what it wants said.
 
-It answers HELLO, acknowledges results, and records everything; the rest is up to the test. No sleeps:
-everything waits for a message, up to a deadline.
+It answers HELLO, acknowledges results, and records everything; the rest is up to the test. No
+sleeps: everything waits for a message, up to a deadline.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class ScriptedBroker:
         self.router = self.context.socket(zmq.ROUTER)
         self.router.setsockopt(zmq.LINGER, 0)
         self.router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self.port = self.router.bind_to_random_port("tcp://127.0.0.1") if not port else port
         if port:
             self.router.bind(f"tcp://127.0.0.1:{port}")
+        self.port = port or self.router.bind_to_random_port("tcp://127.0.0.1")
         self.address = f"tcp://127.0.0.1:{self.port}"
         self.instance = os.urandom(16)
         self.epoch = 7

@@ -6,7 +6,7 @@ Rules of this file: data and one table; a missing key is the error path.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Final, TypeAlias
 
 import msgpack
@@ -20,13 +20,13 @@ Item: TypeAlias = tuple[bytes, int, str, Payload, int, int]
 """As in RUN: (task id, fence, function, payload, timeout_ms, deadline_ms)."""
 
 
-class State(Enum):
-    """Where an attempt is."""
+class State(IntEnum):
+    """Where an attempt is. Integers, because every task looks each of its states up in a table."""
 
-    WAITING = "waiting"  # in the agent; no worker has it
-    HANDED = "handed"  # a worker has it, and may have started it
-    ENDED = "ended"  # its result waits until the broker took it
-    GONE = "gone"  # the broker took its result, or wants none
+    WAITING = 0  # in the agent; no worker has it
+    HANDED = 1  # a worker has it, and may have started it
+    ENDED = 2  # its result waits until the broker took it
+    GONE = 3  # the broker took its result, or wants none
 
 
 # Enum members are looked up by attribute at each use; these names stand on the path of every task.
@@ -101,4 +101,4 @@ class Attempt:
 
     def __repr__(self) -> str:
         task_id, fence = self.key
-        return f"<Attempt {task_id.hex()[:8]}/{fence} {self.state.value}>"
+        return f"<Attempt {task_id.hex()[:8]}/{fence} {self.state.name.lower()}>"

@@ -1,8 +1,8 @@
 """What goes over the socket pair between the agent and one worker, as bytes.
 
-Rules of this file: no I/O; both ends use it, and the worker's end must load fast. A frame is a fixed
-header, the sizes of its buffers, its body, its buffers. Bodies are msgpack. Both ends trust each
-other: a worker that sends anything else is killed.
+Rules of this file: no I/O; both ends use it, and the worker's end must load fast. A frame is a
+fixed header, the sizes of its buffers, its body, its buffers. Bodies are msgpack. Both ends trust
+each other: a worker that sends anything else is killed.
 """
 
 from __future__ import annotations
@@ -76,13 +76,14 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._pending = b""
-        # A frame whose buffers are not complete: it, the buffers, and how much of the last is there.
+        # A frame whose buffers are not complete: it, its buffers with the offset of each, and how
+        # many bytes of them are there.
         self._begun: Frame | None = None
         self._buffers: list[tuple[bytearray, int]] = []
         self._filled = 0
 
     def target(self) -> memoryview | None:
-        """Where the next bytes belong, if a buffer is incomplete; then `filled` says how many came."""
+        """Where the next bytes belong, if a buffer is incomplete; `filled` says how many came."""
         if self._begun is None:
             return None
         for buffer, start in self._buffers:

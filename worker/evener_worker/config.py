@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 from evener_wire.errors import UsageError
 from evener_wire.limits import SLOTS_MAX
@@ -77,13 +76,13 @@ def config_from_json(text: str) -> AgentConfig:
         given: Any = json.loads(text)
     except ValueError as error:
         raise UsageError(f"the argument is not JSON: {error}") from error
-    if not isinstance(given, Mapping):
+    if type(given) is not dict:
         raise UsageError("the argument is not a JSON object")
+    values = cast("dict[str, Any]", given)
     known = {field.name for field in fields(AgentConfig)}
-    unknown = sorted(set(given) - known)
+    unknown = sorted(values.keys() - known)
     if unknown:
         raise UsageError(f"unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
-    values = dict(given)
     if "queues" in values:
         values["queues"] = tuple(values["queues"])
     try:

@@ -1,9 +1,9 @@
 """The deciding part of the agent: `step(now_ns, events) -> effects`.
 
-Rules of this file: no I/O, no clock, no randomness of its own; what happened comes in, what shall be
-done goes out. Here stands what messages and deaths mean for attempts. The session with the broker
-(`session.py`), who gets what (`handout.py`), the life of processes (`pool.py`), the ladder that ends
-an attempt (`stopping.py`) and the end of all (`ending.py`) decide their own part.
+Rules of this file: no I/O, no clock, no randomness of its own; what happened comes in, what shall
+be done goes out. Here stands what messages and deaths mean for attempts. The session with the
+broker (`session.py`), who gets what (`handout.py`), the life of processes (`pool.py`), the ladder
+that ends an attempt (`stopping.py`) and the end of all (`ending.py`) decide their own part.
 """
 
 from __future__ import annotations
@@ -275,7 +275,7 @@ class AgentCore:
     def _on_died(self, event: e.Died) -> None:
         slot = self.pool.slots[event.slot]
         handed = self.handout.died(slot)
-        certificate = self._certificate(slot, event) if handed else {}
+        certificate = self._certificate(slot, event) if handed else None
         for attempt in handed:
             if attempt.sequence > event.started:
                 self.ledger.end(attempt, m.RETURNED)
@@ -312,7 +312,7 @@ class AgentCore:
             self._watch(event)
 
     def _watch(self, event: e.Tick) -> None:
-        """Look at what busy workers run: give back what waits, tell what runs long, end the late."""
+        """Look at what busy workers run: take back what waits behind, end what is late."""
         now_ns = self.ledger.now_ns
         next_ns: int | None = None
         started: list[Key] = []

@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: the machine's, its affinity's, or its cgroup's, whichever is least.
+"""How many CPUs this process may use: the least of the machine, its affinity and its cgroup.
 
 Rules of this file: reads /proc and /sys, never fails; what cannot be read does not limit.
 """

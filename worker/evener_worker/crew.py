@@ -18,7 +18,7 @@ from evener_worker import channel as c
 from evener_worker import effects as f
 from evener_worker import events as e
 from evener_worker.config import AgentConfig
-from evener_worker.facts import usage_of
+from evener_worker.facts import is_exiting, usage_of
 from evener_worker.output import Lines, Sink
 from evener_worker.process import WorkerProcess
 
@@ -132,9 +132,12 @@ class Crew:
         if mask & ~select.EPOLLOUT:
             frames = process.receive()
             if frames is None:
-                # It closed its end, or is dying. Without a connection it is of no use.
+                # It is dying, or its code closed what is not its own. Without a connection it is of
+                # no use.
                 self._forget(process.socket.fileno())
-                process.kill()
+                if not is_exiting(process.pid):
+                    process.note = "closed its connection to the agent"
+                    process.kill()
             else:
                 self._tell_frames(process.number, frames)
 
@@ -229,6 +232,7 @@ class Crew:
                 ended["exit_code"],
                 ended["signal"],
                 tuple(process.lines),
+                process.note,
             )
         )
 

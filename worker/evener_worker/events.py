@@ -92,6 +92,7 @@ class Died:
     exit_code: int | None
     signal: int | None
     lines: Sequence[str] = ()
+    note: str = ""  # why the shell killed it, if it did
 
 
 class Page(NamedTuple):

@@ -1,7 +1,7 @@
 """Who gets which attempt: handing out to workers in small batches, and taking back.
 
-Rules of this file: the line is first in, first out; a worker is handed about a millisecond of work by
-measured run time, an unmeasured function one attempt at a time; nothing waits behind a running
+Rules of this file: the line is first in, first out; a worker is handed about a millisecond of work
+by measured run time, an unmeasured function one attempt at a time; nothing waits behind a running
 attempt that takes longer than estimated. Taking back is asked of the shell, because only the kernel
 knows who was first, and answered within the same turn.
 """

@@ -6,7 +6,6 @@ Rules of this file: tables and sums, no decisions. An attempt changes its state 
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
 
 from evener_wire import messages as m
 from evener_worker.attempts import (
@@ -92,4 +91,4 @@ class Ledger:
 
     def story(self, key: Key) -> list[tuple[int, str]]:
         """What happened to one attempt, as far as the log reaches."""
-        return [(at_ns, state.value) for at_ns, of, state in self.log if of == key]
+        return [(at_ns, state.name.lower()) for at_ns, of, state in self.log if of == key]

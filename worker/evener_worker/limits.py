@@ -64,8 +64,8 @@ LINE_CHARS_KEPT = 400
 # A line longer than this is shown in pieces.
 LINE_BYTES_MAX = 16_384
 
-# Output that waits for a terminal which does not take it. Beyond it the workers' pipes are not read,
-# so their prints wait, as they would without an agent.
+# Output that waits for a terminal which does not take it. Beyond it the workers' pipes are not
+# read, so their prints wait, as they would without an agent.
 OUTPUT_BYTES_MAX = 256 * 1_024
 
 # --- The connection -------------------------------------------------------------------------------

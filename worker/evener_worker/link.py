@@ -66,7 +66,7 @@ class Link:
     # --- Receiving --------------------------------------------------------------------------------
 
     def look(self) -> tuple[bool, bool]:
-        """Whether something can be received now, and whether sending works again after a failure."""
+        """Whether something can be received, and whether sending works again after a failure."""
         events = self._socket.getsockopt(zmq.EVENTS)
         assert isinstance(events, int)
         if self._unwritable and events & zmq.POLLOUT:

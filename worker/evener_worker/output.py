@@ -1,7 +1,7 @@
-"""Output of workers to the agent's own terminal: whole lines, each with the worker's name before it.
+"""Output of workers to the agent's own terminal: whole lines, the worker's name before each.
 
-Rules of this file: never blocks. When the terminal takes nothing, lines wait up to a bound, and then
-the workers' pipes are not read, so their prints wait as they would without an agent.
+Rules of this file: never blocks. When the terminal takes nothing, lines wait up to a bound, and
+then the workers' pipes are not read, so their prints wait as they would without an agent.
 """
 
 from __future__ import annotations

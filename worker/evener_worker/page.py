@@ -1,8 +1,8 @@
 """The page of memory that a worker shares with its agent, and the permits beside it.
 
 Rules of this file: cells of 64 bits, each written by one side only. The agent can read it after the
-worker died, whatever it died of. Before a worker starts an attempt it takes a permit from an eventfd;
-the agent takes work back by taking its permit. The kernel decides who was first.
+worker died, whatever it died of. Before a worker starts an attempt it takes a permit from an
+eventfd; the agent takes work back by taking its permit. The kernel decides who was first.
 """
 
 from __future__ import annotations

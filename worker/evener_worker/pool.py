@@ -86,7 +86,7 @@ class Pool:
         self._ledger.effects.append(Tell(report))
 
     def on_start_failed(self, event: StartFailed) -> None:
-        """The worker says why it cannot start. Said once to the operator; the process ends itself."""
+        """The worker says why it cannot start: told once to the operator. It ends itself."""
         if event.text != self.start_text:
             self.start_text = event.text
             self._ledger.say("error", event.text)
@@ -214,6 +214,8 @@ class Pool:
 
 def how_it_ended(event: Died) -> str:
     """In words: how a process ended."""
+    if event.note:
+        return event.note
     if event.signal is not None:
         name = _SIGNALS.get(event.signal, f"signal {event.signal}")
         return f"died by {name}"

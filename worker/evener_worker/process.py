@@ -53,6 +53,7 @@ class WorkerProcess:
         "_popen",
         "_reader",
         "lines",
+        "note",
         "number",
         "page",
         "pid",
@@ -91,8 +92,10 @@ class WorkerProcess:
         self.socket: Final = ours
         self._reader = FrameReader()
         self._outgoing: deque[memoryview] = deque()
+        self.note = ""  # why it was killed, when nobody asked for it
         self.lines: deque[str] = kept_lines()
-        assert self._popen.stdout is not None and self._popen.stderr is not None
+        assert self._popen.stdout is not None
+        assert self._popen.stderr is not None
         # By descriptor: where its lines go (1 or 2), and the lines.
         self.pipes: dict[int, tuple[int, Lines]] = {
             self._popen.stdout.fileno(): (1, Lines(prefix, self.lines)),

@@ -1,8 +1,8 @@
 """The loop of the worker process: read a batch, take a permit, run, write the result.
 
 Rules of this file: between two tasks it does as little as possible; everything it does per task is
-counted in microseconds. All failures of user code end in `Execution.run`; an error that reaches this
-loop is of the process itself, and ends it.
+counted in microseconds. All failures of user code end in `Execution.run`; an error that reaches
+this loop is of the process itself, and ends it.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Runner:
     # --- Signals ----------------------------------------------------------------------------------
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
-        # Other senders than the agent (a service manager that signals everybody) change nothing: the
-        # agent drains, and ends its workers when they are done.
+        # Other senders than the agent (a service manager that signals everybody) change nothing:
+        # the agent drains, and ends its workers when they are done.
         page = self._page
         if self._running and page[p.STOP] == self._running:
             self._running = 0

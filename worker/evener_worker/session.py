@@ -1,7 +1,7 @@
 """The agent's session with the broker: HELLO, WELCOME, numbering, silence, results until taken.
 
-Rules of this file: decides only what is said when. What the messages mean for the work is decided in
-`core.py`. Trust in the transport: it may drop, repeat and reorder.
+Rules of this file: decides only what is said when. What the messages mean for the work is decided
+in `core.py`. Trust in the transport: it may drop, repeat and reorder.
 """
 
 from __future__ import annotations

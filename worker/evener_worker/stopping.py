@@ -1,7 +1,7 @@
 """The ladder that ends a running attempt: a flag that user code may read, SIGTERM, SIGKILL.
 
-Rules of this file: decides when a step is due, for cancel, run timeout and deadline alike. The result
-that comes of it is stated by the worker, or by the core when the worker had to be killed.
+Rules of this file: decides when a step is due, for cancel, run timeout and deadline alike. The
+result that comes of it is stated by the worker, or by the core when the worker had to be killed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Stopping:
 
 
 def _due(attempt: Attempt, page: Page) -> int | None:
-    ends = []
+    ends: list[int] = []
     if attempt.timeout_ns:
         # Each item of a chunk has the time for itself: the worker notes the start of each.
         ends.append(page.started_ns + attempt.timeout_ns)
