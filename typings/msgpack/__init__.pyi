@@ -1,7 +1,7 @@
 # The part of msgpack that evener uses; msgpack itself ships no types.
 # What is unpacked is `Any`: the code at each border checks it.
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from typing_extensions import Buffer

@@ -54,6 +54,6 @@ def command(
             name=name or "",
             insecure=insecure,
             drain_seconds=round(drain),
-            log_level=log_level,
+            log_level="warning" if quiet else log_level,
         )
     )
