@@ -111,3 +111,10 @@ def test_script_with_an_app(up: subprocess.Popen[str], folder: Path) -> None:
     assert printed[2:7] == ["0", "2", "4", "6", "8"]
     assert printed[7] == "7"
     assert "split" in printed[8]
+
+
+def test_bytes_of_the_journey(folder: Path) -> None:
+    *shown, script = _blocks(ROOT / "docs" / "journey.md")
+    assert script.how == "run: prints the blocks above"
+    (folder / "journey.py").write_text(script.text, encoding="utf-8")
+    assert _run(folder, sys.executable, "journey.py") == "".join(block.text for block in shown)
