@@ -7,7 +7,7 @@ function, a name that workers know, and any other function, which travels by val
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from evener.errors import UsageError
 from evener.function import Function
@@ -29,10 +29,13 @@ class Target(NamedTuple):
 def target_of(function: object, by_value: Callable[[Function[Any, Any]], bool]) -> Target:
     """Raises `UsageError` for what cannot be called, `NotSendable` for what cannot be shipped."""
     if isinstance(function, Function):
-        if by_value(function):
-            name = f"{SHIPPED_PREFIX}{function.name}"[:128]
-            return Target(name, function.task_options, ship(function.function), function)
-        return Target(function.name, function.task_options, None, function)
+        known = cast("Function[Any, Any]", function)
+        if not by_value(known):
+            return Target(known.name, known.task_options, None, known)
+        name = f"{SHIPPED_PREFIX}{known.name}"
+        while not is_name(name):  # too long with its prefix
+            name = name[:-1]
+        return Target(name, known.task_options, ship(known.function), known)
     if isinstance(function, str):
         if not is_name(function):
             raise UsageError(f"{function!r} is not the name of a function")

@@ -1,8 +1,9 @@
 """A part of evener as a child process: started, waited for until ready, stopped, never left behind.
 
-Rules of this file: a child has a lifeline, a pipe whose other end only this process holds. When this
-process ends, in whichever way, the pipe does, and the child with it. What a child prints is shown at
-once by a thread that copies it, also where `sys.stderr` is no terminal (notebooks, tests).
+Rules of this file: a child has a lifeline, a pipe whose other end only this process holds. When
+this process ends, in whichever way, the pipe does, and the child with it. What a child prints is
+shown at once by a thread that copies it, also where `sys.stderr` is no terminal (notebooks,
+tests).
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Child:
     # --- Starting ---------------------------------------------------------------------------------
 
     def wait_for(self, event: str, deadline: float) -> dict[str, Any]:
-        """The facts of an event that the child tells. Raises `StartError` if it does not in time."""
+        """The facts of an event that the child tells. Raises `StartError`."""
         while True:
             while b"\n" in self._told:
                 line, _, self._told = self._told.partition(b"\n")

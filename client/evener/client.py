@@ -1,27 +1,28 @@
 """The client: what a program uses to have its functions run on a cluster.
 
-Rules of this file: no protocol and no sockets; those are in `session.py` and `connection.py`. A method
-encodes what the caller hands in, in the caller's thread, and makes a future.
+Rules of this file: no protocol and no sockets; those are in `session.py` and `connection.py`. A
+method encodes what the caller hands in, in the caller's thread, and makes a future.
 """
 
 from __future__ import annotations
 
-import contextvars
 import os
 import platform
 import socket
-import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from random import Random
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, overload
 
+from evener.backend import Backend
 from evener.calls import Target, encode, target_of
+from evener.connecting import await_welcome, checked_name
 from evener.connection import Connection
-from evener.diagnosis import Finding, check_name, look
+from evener.current import Token, current_client, enter, leave
+from evener.diagnosis import check_name
 from evener.discovery import find_broker, is_loopback
-from evener.errors import BrokerRefused, BrokerUnreachable, ClientClosed, UsageError
+from evener.errors import BrokerUnreachable, ClientClosed, UsageError
 from evener.exits import live_connections
 from evener.function import AsyncFunction, Function
 from evener.future import Future
@@ -29,57 +30,23 @@ from evener.mapping import Mapped
 from evener.options import TaskOptions, merge
 from evener.payload import encode_call
 from evener.session import ClientSession
-from evener.session_records import Item, State
+from evener.session_records import Item
 from evener.transport import Transport
 from evener.version import __version__
-from evener_wire.checks import is_name
 from evener_wire.limits import ID_BYTES
 from evener_wire.messages import Frames, Options, Payload
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
 
+__all__ = ["Call", "Client", "current_client", "gather"]
+
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-_PAUSE_S: Final = 0.25  # until somebody looks why there is no answer
 _CLOSE_S: Final = 10.0
 _IDS_AT_ONCE: Final = 512
-
-
-class Backend(Protocol):
-    """Where a client's tasks go: a connection, or the calling process itself."""
-
-    trusted: bool
-
-    def submit(self, future: Future[Any]) -> None:
-        """Takes a task on."""
-        ...
-
-    def wait(self, future: Future[Any], timeout: float | None) -> bool:
-        """Blocks until the future is done, or the time is over."""
-        ...
-
-    def cancel(self, futures: Sequence[Future[Any]]) -> None:
-        """Asks for these tasks to be stopped."""
-        ...
-
-    def cancel_ids(self, task_ids: Sequence[bytes]) -> None:
-        """Asks for tasks to be stopped, of whichever client."""
-        ...
-
-    def ask(self, what: str, arguments: Mapping[str, Any], timeout: float) -> tuple[bool, Any]:
-        """Asks a question about the cluster."""
-        ...
-
-    def open_tasks(self) -> int:
-        """Tasks that have not ended."""
-        ...
-
-    def close(self, timeout: float) -> None:
-        """Leaves."""
-        ...
 
 
 class Client:
@@ -110,7 +77,7 @@ class Client:
         """The broker's address."""
         if queue_full not in ("wait", "raise"):
             raise UsageError(f'queue_full={queue_full!r} is neither "wait" nor "raise"')
-        self.name = _checked_name(name)
+        self.name = checked_name(name)
         rng = Random(os.urandom(16))
         facts = {
             "host": socket.gethostname()[:128],
@@ -129,7 +96,7 @@ class Client:
         connection.start()
         live_connections.add(connection)
         try:
-            _await_welcome(connection, self.address, connect_timeout)
+            await_welcome(connection, self.address, connect_timeout)
         except BaseException:
             connection.close(0.0)
             raise
@@ -138,17 +105,19 @@ class Client:
         self._backend = backend
         self._trusted = backend.trusted
         self._submit = backend.submit
-        self._by_value: Callable[[Function[Any, Any]], bool] = _never
+        self.by_value: Callable[[Function[Any, Any]], bool] = _never
+        """Which registered functions are sent along, because workers do not know them."""
         self._ids: list[bytes] = []
-        self._tokens: list[contextvars.Token[Client | None]] = []
-        self._closed = False
+        self._tokens: list[Token] = []
+        self.closed = False
+        """Whether `close` was called."""
 
     @classmethod
-    def _over(cls, backend: Backend, address: str) -> Client:
+    def over(cls, backend: Backend, address: str) -> Client:
         """A client whose tasks go somewhere else than to a broker."""
         client = cls.__new__(cls)
         client.address = address
-        client.name = _checked_name(None)
+        client.name = checked_name(None)
         client._begin(backend)
         return client
 
@@ -179,15 +148,15 @@ class Client:
         """Has `function(*args, **kwargs)` run by a worker; returns its future at once.
 
         `function` is a registered function, the name of one that workers know, or any other
-        function, which is then sent along. Options: `client.submit(function.options(...), ...)`, and
-        for what is not registered `client.function(f, ...).submit(...)`.
+        function, which is then sent along. Options: `client.submit(function.options(...), ...)`,
+        and for what is not registered `client.function(f, ...).submit(...)`.
 
         Raises `BadArguments`, `NotSendable`, `PayloadTooLarge`, `ClientClosed`, and `QueueFull` if
         the client was made so; otherwise it blocks while the broker's bounds are reached.
         """
         if type(function) is Call:
             target = function.target
-        elif isinstance(function, Function) and self._by_value is _never:
+        elif isinstance(function, Function) and self.by_value is _never:
             # The usual case in line: this method is most of what a task costs the program.
             function.check(args, kwargs)
             payload = encode_call(
@@ -207,7 +176,7 @@ class Client:
             self._submit(future)
             return future
         else:
-            target = target_of(function, self._by_value)
+            target = target_of(cast(object, function), self.by_value)
         return self.submit_encoded(target, encode(target, args, kwargs, self._trusted))
 
     def submit_encoded(self, target: Target, payload: Payload) -> Future[Any]:
@@ -219,7 +188,7 @@ class Client:
     def function(self, function: Any, /, **options: Unpack[TaskOptions]) -> Call:
         """A function or a name, to be called with options: `client.function("demo.add",
         timeout=3).submit(1, 2)`. Raises `UsageError` for a bad option."""
-        target = target_of(function, self._by_value)
+        target = target_of(function, self.by_value)
         if options:
             target = target._replace(options=merge(target.options, options))
         return Call(self, target)
@@ -234,10 +203,11 @@ class Client:
     ) -> Mapped:
         """The results of `function` for each item, in the order of the items.
 
-        Items are pulled as workers can take them, so the iterable may be endless. Several iterables
-        give the function an argument each, as the built-in `map` does. Small calls travel in
-        chunks, whose size adapts until one takes about 10 ms; `chunk` fixes the size. What the
-        function raised for an item is raised when its turn comes; the next item may then be asked for.
+        Items are pulled as workers can take them, so the iterable may be endless. Several
+        iterables give the function an argument each, as the built-in `map` does. Small calls
+        travel in chunks, whose size adapts until one takes about 10 ms; `chunk` fixes the size.
+        What the function raised for an item is raised when its turn comes; the next item may then
+        be asked for.
         """
         call = self.function(function, **options) if not isinstance(function, Call) else function
         return Mapped(self, call.target, iterables, chunk)
@@ -291,14 +261,14 @@ class Client:
     # --- The cluster ------------------------------------------------------------------------------
 
     def query(self, what: str, *, query_timeout: float = 5.0, **arguments: Any) -> Any:
-        """Asks the broker about the cluster, such as `query("status")`, `query("ls", kind="tasks")`.
+        """Asks about the cluster, such as `query("status")` or `query("ls", kind="tasks")`.
 
         Raises `UsageError` with the broker's words if it cannot answer, and `BrokerUnreachable`
         when there is no answer within `query_timeout` seconds.
         """
         ok, body = self._backend.ask(what, arguments, query_timeout)
         if body is None:
-            if self._closed:
+            if self.closed:
                 raise ClientClosed
             raise BrokerUnreachable(self.address, f"no answer within {query_timeout:g} s")
         from msgpack import unpackb
@@ -321,13 +291,11 @@ class Client:
 
         Tasks that have not ended go on at the cluster; their futures raise `ClientClosed`.
         """
-        self._closed = True
+        self.closed = True
         self._backend.close(timeout)
 
     def __enter__(self) -> Self:
-        self._tokens.append(_current.set(self))
-        with _entered_lock:
-            _entered.append(self)
+        self._tokens.append(enter(self))
         return self
 
     def __exit__(
@@ -336,18 +304,12 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with _entered_lock:
-            if self in _entered:
-                _entered.remove(self)
         if self._tokens:
-            try:
-                _current.reset(self._tokens.pop())
-            except ValueError:  # left in another context than it was entered in
-                _current.set(None)
+            leave(self, self._tokens.pop())
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{self.open_tasks} open tasks"
+        state = "closed" if self.closed else f"{self.open_tasks} open tasks"
         return f"<Client {self.address}, {state}>"
 
     # --- Ids --------------------------------------------------------------------------------------
@@ -410,72 +372,5 @@ def gather(*futures: Future[T], timeout: float | None = None) -> list[T]:
     return [future.result(max(0.0, deadline - time.monotonic())) for future in futures]
 
 
-# --- The current client ---------------------------------------------------------------------------
-
-_current: contextvars.ContextVar[Client | None] = contextvars.ContextVar(
-    "evener_client", default=None
-)
-_entered: list[Client] = []
-_entered_lock = threading.Lock()
-
-
-def current_client() -> Client:
-    """The client in whose `with` block the caller stands; in other threads, the last entered one."""
-    client = _current.get()
-    if client is not None and not client._closed:
-        return client
-    with _entered_lock:
-        if _entered:
-            return _entered[-1]
-    raise UsageError(
-        "there is no client here: call this inside of `with evener.Client():`, or of "
-        "`with evener.LocalCluster(workers=4).client():`, or use client.submit(function, ...)"
-    )
-
-
-# --- Beginning ------------------------------------------------------------------------------------
-
-
 def _never(function: Function[Any, Any]) -> bool:
     return False
-
-
-def _checked_name(name: str | None) -> str:
-    if name is None:
-        host = "".join(c if c.isprintable() and c != " " else "-" for c in socket.gethostname())
-        return f"{host[:64] or 'client'}:{os.getpid()}"
-    if not isinstance(name, str) or not is_name(name):
-        raise UsageError(f"name={name!r} is not a name: printable characters without spaces")
-    return name
-
-
-def _await_welcome(connection: Connection, address: str, timeout: float) -> None:
-    start = time.monotonic()
-    finding: Finding | None = None
-    pause = _PAUSE_S
-    while True:
-        left = start + timeout - time.monotonic()
-        with connection.changed:
-            connection.changed.wait_for(lambda: _is_settled(connection), max(0.0, min(left, pause)))
-        if connection.state is State.OPEN:
-            return
-        refusal = connection.refusal
-        if connection.state is State.REFUSED and refusal is not None:
-            raise BrokerRefused(*refusal, address)
-        if connection.state is State.CLOSED:
-            raise ClientClosed
-        finding = look(address)
-        if connection.state is State.OPEN:
-            return
-        if finding.final or time.monotonic() - start >= timeout:
-            break
-        pause = 2 * pause
-    if refusal is not None:
-        raise BrokerRefused(*refusal, address)
-    if finding.final:
-        raise BrokerUnreachable(address, finding.reason)
-    raise BrokerUnreachable(address, f"{finding.reason}, tried for {timeout:g} s")
-
-
-def _is_settled(connection: Connection) -> bool:
-    return connection.state in (State.OPEN, State.REFUSED, State.CLOSED)

@@ -1,7 +1,7 @@
 """A cluster on this machine, for the length of a `with` block: a broker and workers as children.
 
-Rules of this file: no protocol. Processes are `children.py`'s matter; without workers nothing is started
-at all, see `inline.py`.
+Rules of this file: no protocol. Processes are `children.py`'s matter; without workers nothing is
+started at all, see `inline.py`.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ class LocalCluster:
         if self._children:
             client = Client(self.address, **settings)
         else:
-            client = Client._over(self._inline_backend(), self.address)
-        client._by_value = self._goes_by_value
+            client = Client.over(self._inline_backend(), self.address)
+        client.by_value = self._goes_by_value
         self._clients.append(client)
         return client
 

@@ -14,8 +14,8 @@ Rules of this file, on which the safety of all threads rests:
    hand-over between threads lies on a round trip. When another thread's turn may have ended its
    future, that thread wakes it.
 5. Timers and callbacks of futures are the I/O thread's alone; others wake it for them.
-6. The main thread holds signals back during a turn (see `signals.py`). If a turn breaks all the same
-   the connection is dead: every future ends with `ClientClosed`, none is left waiting.
+6. The main thread holds signals back during a turn (see `signals.py`). If a turn breaks all the
+   same the connection is dead: every future ends with `ClientClosed`, none is left waiting.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future as StandardFuture
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from evener.errors import BrokerRefused, ClientClosed, QueueFull
-from evener.future import Future, rejection_error, settle
+from evener.deadlines import NEVER
+from evener.future import Future
+from evener.room import Room
 from evener.session import ClientSession
 from evener.session_records import (
     Abandon,
@@ -52,6 +52,16 @@ from evener.session_records import (
     StateChanged,
     Submitted,
 )
+from evener.settling import (
+    abandon,
+    break_off,
+    ended_error,
+    ids_of,
+    reject,
+    resolve,
+    say_what_runs,
+    write_line,
+)
 from evener.signals import SignalHold, deliver
 from evener.transport import POLLIN, Transport, connection_events
 from evener.watch import Reader, Watch
@@ -63,17 +73,7 @@ log = logging.getLogger("evener.client")
 # busy. Larger: the broker waits for work. Smaller: more turns per task.
 _GATHER: Final = 128
 
-# When fewer places than this are free at the broker, `submit` looks closer.
-_CLOSE_TO_FULL: Final = 8_192
-
-_NEVER_NS: Final = 1 << 62
 _CLOCK: Final = time.CLOCK_BOOTTIME
-_LEVELS: Final = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-}
 
 
 def now_ns() -> int:
@@ -98,9 +98,8 @@ class Connection:
         self._crowded = False
         self._over = False
         self._broken: str | None = None
-        self._wake_ns = _NEVER_NS  # when the I/O thread will come by itself
-        self._room = threading.Condition()
-        self._room_wanted = 0
+        self._wake_ns = NEVER  # when the I/O thread will come by itself
+        self._room = Room(session)
         self._logs: deque[Log] = deque()
         self._callbacks: deque[Future[Any]] = deque()
         self._state_changes = 0
@@ -127,7 +126,7 @@ class Connection:
         return self._session.refusal
 
     def submit(self, future: Future[Any]) -> None:
-        """Sends a task. Raises `ClientClosed`, `BrokerRefused`, `QueueFull`; may block when full."""
+        """Sends a task; may block. Raises `ClientClosed`, `BrokerRefused`, `QueueFull`."""
         if self._over:
             raise self._ended_error()
         if self._crowded:
@@ -141,7 +140,7 @@ class Connection:
 
     def cancel(self, futures: Sequence[Future[Any]]) -> None:
         """Asks the broker to stop these tasks."""
-        self.cancel_ids([future.item[0] for future in futures])
+        self.cancel_ids(ids_of(futures))
 
     def cancel_ids(self, task_ids: Sequence[bytes]) -> None:
         """Asks the broker to stop tasks of this client."""
@@ -174,18 +173,16 @@ class Connection:
         self._over = True
 
     def wait(self, future: Future[Any], timeout: float | None) -> bool:
-        """Blocks until a future is done. The waiting thread reads the socket itself if none does."""
+        """Blocks until a future is done. Reads the socket itself if no other thread does so."""
         deadline = None if timeout is None else time.monotonic() + timeout
         me = Reader(future.done)
         try:
             if self._watch.take(me):
                 self._read_for(future, deadline)
             else:
-                with future._condition:
-                    while not future.done() and _left(deadline) != 0.0:
-                        future._condition.wait(_left(deadline))
+                future.wait_until_done(timeout)
         except KeyboardInterrupt:
-            self._say_what_runs(future)
+            say_what_runs(future, self.open_tasks())
             raise
         finally:
             self._watch.give_back(me)
@@ -200,49 +197,14 @@ class Connection:
             if self._watch.wait_readable(left) or self._over:
                 self._turn([])
 
-    def _say_what_runs(self, future: Future[Any]) -> None:
-        count = max(1, self.open_tasks())
-        noun = "task" if count == 1 else "tasks"
-        more = "" if count == 1 else " ..."
-        text = f"left running on the cluster: {count} {noun}"
-        sys.stderr.write(f"{text} (evener cancel {future.task_id[:8]}{more})\n")
-
     def _ended_error(self) -> Exception:
-        refusal = self._session.refusal
-        if self._pid != os.getpid():
-            return ClientClosed("the client was made before a fork; make one in each process")
-        if self._broken is not None:
-            return ClientClosed(self._broken)
-        if self._session.state is State.REFUSED and refusal is not None:
-            return BrokerRefused(*refusal)
-        return ClientClosed()
-
-    def _is_full(self, size: int) -> bool:
-        session = self._session
-        open_bytes = session.tasks.bytes
-        return self.open_tasks() >= session.tasks_max or (
-            open_bytes > 0 and open_bytes + size > session.bytes_max
-        )
+        forked = self._pid != os.getpid()
+        return ended_error(self._session.state, self._session.refusal, self._broken, forked)
 
     def _wait_for_room(self, size: int) -> None:
-        if threading.get_ident() == self._thread_ident:
-            return  # a callback: nobody else could make room
-        with self._room:
-            self._room_wanted += 1
-            try:
-                while not self._over and self._is_full(size):
-                    if not self._session.hold_when_full:
-                        raise QueueFull(self._full_text())
-                    self._room.wait(0.1)
-            finally:
-                self._room_wanted -= 1
-
-    def _full_text(self) -> str:
-        session = self._session
-        return (
-            f"{self.open_tasks()} tasks of {session.tasks.bytes} bytes are open; the broker takes "
-            f"{session.tasks_max} of {session.bytes_max} bytes from one client"
-        )
+        # A callback must not wait: nobody else could make room.
+        if threading.get_ident() != self._thread_ident:
+            self._room.wait(size, self._inbox.__len__, lambda: self._over)
 
     # --- Turns ------------------------------------------------------------------------------------
 
@@ -265,7 +227,7 @@ class Connection:
             deliver(came)
 
     def _turn(self, events: list[Event], *, tick: bool = False) -> bool:
-        """A turn with these events, at this time if `tick`. Whether anything came from the broker."""
+        """A turn; `tick`: timers, too. Returns whether anything came from the broker."""
         came: list[int] = []
         try:
             self._hold.hold()
@@ -307,11 +269,7 @@ class Connection:
                 self._idle = session.idle()
                 if not (inbox and self._idle):
                     break
-        tasks = session.tasks
-        self._crowded = (
-            len(tasks) + _CLOSE_TO_FULL >= session.tasks_max
-            or tasks.bytes >= session.bytes_max - session.bytes_max // 4
-        )
+        self._crowded = self._room.is_crowded()
         return heard
 
     def _step(self, events: list[Event]) -> None:
@@ -320,7 +278,9 @@ class Connection:
             # Not `list(inbox)`: other threads append while we look.
             events.append(Submitted([inbox.popleft() for _ in range(len(inbox))]))
         if self._broken is not None:
-            self._fail_submitted(events)
+            for event in events:
+                if type(event) is Submitted:
+                    self._callbacks.extend(break_off(event.tickets, self._broken))
             return
         while True:
             failed: list[Event] = []
@@ -338,19 +298,16 @@ class Connection:
                 ):
                     failed.append(Disconnected("connection closed"))
             elif type(effect) is Resolve:
-                self._callbacks.extend(settle(cast(Any, effect.endings)))
+                self._callbacks.extend(resolve(effect))
             else:
                 self._perform_rarely(effect)
 
     def _perform_rarely(self, effect: Effect) -> None:
         match effect:
             case Reject():
-                for ticket, code, text in effect.tickets:
-                    future = cast("Future[Any]", ticket)
-                    error = rejection_error(future.function, code, text)
-                    self._callbacks.extend(future.fail(error))
+                self._callbacks.extend(reject(effect))
             case Abandon():
-                self._abandon(cast("Sequence[Future[Any]]", effect.tickets), effect.refusal)
+                self._callbacks.extend(abandon(effect))
             case Answered():
                 question = self._questions.pop(effect.number, None)
                 if question is not None:
@@ -368,18 +325,6 @@ class Connection:
             case _:  # Send and Resolve are performed by the caller
                 raise AssertionError(effect)
 
-    def _abandon(self, futures: Sequence[Future[Any]], refusal: tuple[str, str] | None) -> None:
-        for future in futures:
-            error: Exception
-            if refusal is not None:
-                error = BrokerRefused(*refusal)
-            else:
-                error = ClientClosed(
-                    f"the client was closed before task {future.label} had ended; what the broker "
-                    "has accepted goes on there"
-                )
-            self._callbacks.extend(future.fail(error))
-
     def _break(self, error: BaseException) -> None:
         """A turn ended where it must not: nothing can be relied on, so nobody may wait for it."""
         self._broken = (
@@ -389,17 +334,10 @@ class Connection:
         self._idle = False
         self._state_changes += 1
         self._logs.append(Log("error", self._broken))
-        self._fail_submitted([Submitted(self._session.tasks.abandon())])
+        self._callbacks.extend(break_off(self._session.tasks.abandon(), self._broken))
         for question in list(self._questions.values()):
             question.set_result((False, None))
         self._questions.clear()
-
-    def _fail_submitted(self, events: Sequence[Event]) -> None:
-        for event in events:
-            if type(event) is Submitted:
-                for ticket in event.tickets:
-                    future = cast("Future[Any]", ticket)
-                    self._callbacks.extend(future.fail(ClientClosed(self._broken or "")))
 
     # --- After a turn, without the lock -----------------------------------------------------------
 
@@ -408,24 +346,22 @@ class Connection:
         reader = self._watch.reader()
         if reader is not None and reader.thread != ident and reader.done():
             self._watch.wake_reader()
-        if self._room_wanted:
-            with self._room:
-                self._room.notify_all()
+        self._room.made()
         if self._state_changes:
             self._state_changes = 0
             with self.changed:
                 self.changed.notify_all()
         if ident != self._thread_ident:
             at_ns = self._session.wake_at()
-            if self._callbacks or self._over or (at_ns is not None and at_ns < self._wake_ns):
-                self._wake_ns = 0 if at_ns is None else at_ns
+            if at_ns < self._wake_ns or self._callbacks or self._over:
+                self._wake_ns = at_ns
                 self._watch.wake_io()
         while self._logs:
             try:
                 line = self._logs.popleft()
             except IndexError:  # another thread was faster
                 return
-            log.log(_LEVELS[line.level], "%s", line.text)
+            write_line(log, line)
 
     # --- The I/O thread ---------------------------------------------------------------------------
 
@@ -447,8 +383,8 @@ class Connection:
 
     def _sleep(self) -> bool:
         at_ns = self._session.wake_at()
-        self._wake_ns = _NEVER_NS if at_ns is None else at_ns
-        seconds = -1.0 if at_ns is None else max(0.0, (at_ns - now_ns()) / 1e9)
+        self._wake_ns = at_ns
+        seconds = -1.0 if at_ns >= NEVER else max(0.0, (at_ns - now_ns()) / 1e9)
         if self._callbacks:
             seconds = 0.0
         return self._watch.sleep(seconds)

@@ -1,8 +1,8 @@
 """Which broker to talk to: the one that was named, or the one that runs on this machine.
 
-Rules of this file: reading only. A broker writes `broker-<pid>.json` into a folder of its user; files
-that somebody else could have written are not believed, because whoever chooses the broker chooses
-what runs here. Files of processes that are gone are passed over.
+Rules of this file: reading only. A broker writes `broker-<pid>.json` into a folder of its user;
+files that somebody else could have written are not believed, because whoever chooses the broker
+chooses what runs here. Files of processes that are gone are passed over.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from evener_wire.errors import UsageError
 
@@ -54,9 +54,9 @@ def check_address(address: str, source: str) -> str:
     if scheme == "ipc" and separator and rest:
         return address
     host, colon, port = rest.rpartition(":")
-    if scheme == "tcp" and separator and colon and host and port.isdecimal():
-        if 1 <= int(port) <= _PORT_MAX and host.isprintable() and " " not in host:
-            return address
+    well_formed = scheme == "tcp" and separator and colon and host and port.isdecimal()
+    if well_formed and 1 <= int(port) <= _PORT_MAX and host.isprintable() and " " not in host:
+        return address
     raise UsageError(
         f"{source} {address!r} is no address: write tcp://host:port, such as tcp://127.0.0.1:7450"
     )
@@ -119,13 +119,16 @@ def _read(path: Path) -> LocalBroker | None:
 
 
 def _believe(said: Any) -> LocalBroker | None:
-    if not isinstance(said, dict) or said.get("schema") != 1:
+    if not isinstance(said, dict):
         return None
-    address, pid = said.get("address"), said.get("pid")
-    epoch, started = said.get("epoch"), said.get("started")
+    facts = cast("dict[object, object]", said)
+    if facts.get("schema") != 1:
+        return None
+    address, pid = facts.get("address"), facts.get("pid")
+    epoch, started = facts.get("epoch"), facts.get("started")
     if type(pid) is not int or pid < 1 or type(epoch) is not int or not isinstance(address, str):
         return None
-    if type(started) not in (int, float):
+    if not isinstance(started, (int, float)):
         return None
     try:
         return LocalBroker(check_address(address, "file"), pid, epoch, float(started))

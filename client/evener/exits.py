@@ -10,7 +10,8 @@ from weakref import WeakSet
 if TYPE_CHECKING:
     from evener.connection import Connection
 
-# At the end of a program, for each connection that is still open: what was submitted is handed over.
+# At the end of a program, for each connection that is still open: what was submitted is handed
+# over.
 _CLOSE_S = 2.0
 
 live_connections: WeakSet[Connection] = WeakSet()

@@ -152,7 +152,12 @@ class Future(StandardFuture[T]):
             raise self._error
         return self._error
 
-    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:  # type: ignore[override]
+    def wait_until_done(self, timeout: float | None) -> None:
+        """Blocks until another thread ends it, for `timeout` seconds at most (None: for ever)."""
+        with self._condition:
+            self._condition.wait_for(self.done, timeout)
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Calls `fn(future)` once the task has ended, in the client's thread; at once if it has."""
         super().add_done_callback(fn)  # type: ignore[arg-type]
 
@@ -173,8 +178,10 @@ class Future(StandardFuture[T]):
 
     # --- How the standard library looks at it -----------------------------------------------------
 
+    # The base class has attributes where these are properties. It only reads them.
+    # pyright: reportIncompatibleVariableOverride=false
     @property
-    def _condition(self) -> threading.Condition:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
         made = self._made_condition
         if made is None:
             with _MAKING:
@@ -186,11 +193,11 @@ class Future(StandardFuture[T]):
         return made
 
     @property
-    def _exception(self) -> BaseException | None:
+    def _exception(self) -> BaseException | None:  # type: ignore[override]
         return self._error
 
     @property
-    def _result(self) -> Any:
+    def _result(self) -> Any:  # type: ignore[override]
         return self._value
 
     # --- The end ----------------------------------------------------------------------------------
@@ -205,7 +212,7 @@ class Future(StandardFuture[T]):
             if state == TERMINAL_DONE:
                 value = self._decode_value(payload)
             else:
-                error = ending_error(self, state, payload, facts)
+                error = self._ending_error(state, payload, facts)
         except Exception as problem:  # a payload that cannot be read here is how the task ended
             error = problem
         with _MAKING:
@@ -227,67 +234,63 @@ class Future(StandardFuture[T]):
             b"",
             None,
         )
-        return settle([(self, end)])
+        return Future.settle([(self, end)])
 
     def run_callbacks(self) -> None:
         """Calls what `add_done_callback` left. Caller: the client's thread, once."""
         self._invoke_callbacks()  # type: ignore[attr-defined]
 
+    @staticmethod
+    def settle(endings: Sequence[tuple[Future[Any], TerminalItem]]) -> list[Future[Any]]:
+        """Ends futures. Returns those that have callbacks, which the caller lets run."""
+        observed: list[Future[Any]] = []
+        with _MAKING:
+            for future, terminal in endings:
+                if future._state is not _PENDING:
+                    continue
+                future._terminal = terminal
+                item = future.item
+                if len(item[2]) > _KEEP_BYTES_MAX:
+                    future.item = (item[0], item[1], b"", None)
+                if future._made_condition is None:
+                    future._state = _FINISHED if terminal[1] != TERMINAL_CANCELLED else _CANCELLED
+                else:
+                    observed.append(future)
+        return [future for future in observed if future._notify(future._made_condition)]
 
-def settle(endings: Sequence[tuple[Future[Any], TerminalItem]]) -> list[Future[Any]]:
-    """Ends futures. Returns those that have callbacks, which the caller lets run."""
-    observed: list[Future[Any]] = []
-    with _MAKING:
-        for future, terminal in endings:
-            if future._state is not _PENDING:
-                continue
-            future._terminal = terminal
-            item = future.item
-            if len(item[2]) > _KEEP_BYTES_MAX:
-                future.item = (item[0], item[1], b"", None)
-            if future._made_condition is None:
-                future._state = _FINISHED if terminal[1] != TERMINAL_CANCELLED else _CANCELLED
-            else:
-                observed.append(future)
-    return [future for future in observed if _notify(future)]
+    def _notify(self, condition: threading.Condition | None) -> bool:
+        """Ends it although somebody watches. Returns whether it has callbacks."""
+        assert condition is not None
+        terminal = self._terminal
+        assert terminal is not None
+        with condition:
+            cancelled = terminal[1] == TERMINAL_CANCELLED
+            self._state = _CANCELLED if cancelled else _FINISHED
+            for waiter in self._waiters:
+                if cancelled:
+                    waiter.add_cancelled(self)
+                elif terminal[1] == TERMINAL_DONE:
+                    waiter.add_result(self)
+                else:
+                    waiter.add_exception(self)
+            condition.notify_all()
+            return bool(self._done_callbacks)
 
-
-def _notify(future: Future[Any]) -> bool:
-    """Ends a future that somebody watches. Returns whether it has callbacks."""
-    terminal = future._terminal
-    assert terminal is not None
-    with future._condition:
-        cancelled = terminal[1] == TERMINAL_CANCELLED
-        future._state = _CANCELLED if cancelled else _FINISHED
-        for waiter in future._waiters:
-            if cancelled:
-                waiter.add_cancelled(future)
-            elif terminal[1] == TERMINAL_DONE:
-                waiter.add_result(future)
-            else:
-                waiter.add_exception(future)
-        future._condition.notify_all()
-        return bool(future._done_callbacks)
-
-
-def ending_error(
-    future: Future[Any], state: int, payload: Payload, facts: Facts | None
-) -> BaseException:
-    """The exception for a task that ended in any way but with a result."""
-    known = dict(facts or {})
-    if state == TERMINAL_FAILED:
-        if known.get("reason") == "unknown_function":
-            return UnknownFunction(future.function, known.get("closest", ()))
-        return decode_failure(
-            payload, trusted=future._holder.trusted, task=future.label, facts=facts
-        )
-    if state == TERMINAL_CANCELLED:
-        return TaskCancelled(future.label)
-    if state == TERMINAL_EXPIRED:
-        milliseconds = known.get("ms", 0)
-        seconds = milliseconds / 1000 if isinstance(milliseconds, int) else 0.0
-        return TaskTimeout(str(known.get("limit", "total")), seconds, future.label)
-    return TaskLost(str(known.get("reason", "unknown")), future.label, known)
+    def _ending_error(self, state: int, payload: Payload, facts: Facts | None) -> BaseException:
+        """The exception for a task that ended in any way but with a result."""
+        known = dict(facts or {})
+        if state == TERMINAL_FAILED:
+            if known.get("reason") == "unknown_function":
+                return rejection_error(self.function, "unknown_function", str(known.get("text")))
+            trusted = self._holder.trusted
+            return decode_failure(payload, trusted=trusted, task=self.label, facts=facts)
+        if state == TERMINAL_CANCELLED:
+            return TaskCancelled(self.label)
+        if state == TERMINAL_EXPIRED:
+            milliseconds = known.get("ms", 0)
+            seconds = milliseconds / 1000 if isinstance(milliseconds, int) else 0.0
+            return TaskTimeout(str(known.get("limit", "total")), seconds, self.label)
+        return TaskLost(str(known.get("reason", "unknown")), self.label, known)
 
 
 _UNKNOWN: Final = re.compile(r"(?:Closest: (?P<closest>.+?)\. )?Known on (\d+) workers: (\d+) ")

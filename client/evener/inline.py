@@ -1,7 +1,7 @@
 """A cluster without workers: tasks run in the calling process, at once, inside of `submit`.
 
-Rules of this file: everything that would travel is encoded and decoded all the same, by the very code
-that workers use, so that what cannot travel fails here too. For tests and for debuggers.
+Rules of this file: everything that would travel is encoded and decoded all the same, by the very
+code that workers use, so that what cannot travel fails here too. For tests and for debuggers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgpack
 
 from evener.errors import ClientClosed
 from evener.execution import Executed, Execution, Place
-from evener.future import Future, settle
+from evener.future import Future
 from evener_wire import messages as m
 
 _STATES: Final = {
@@ -48,7 +48,7 @@ class InlineBackend:
         facts: dict[str, Any] = dict(executed.facts or {})
         facts["attempt"] = attempt
         ending = (task_id, _STATES[executed.outcome], executed.payload, facts)
-        for observed in settle([(future, ending)]):
+        for observed in Future.settle([(future, ending)]):
             observed.run_callbacks()
 
     def _run(self, name: str, payload: m.Payload, options: m.Options) -> tuple[Executed, int]:
@@ -64,8 +64,7 @@ class InlineBackend:
 
     def wait(self, future: Future[Any], timeout: float | None) -> bool:
         """A future is only pending while another thread runs its task."""
-        with future._condition:
-            future._condition.wait_for(future.done, timeout)
+        future.wait_until_done(timeout)
         return future.done()
 
     def cancel(self, futures: Sequence[Future[Any]]) -> None:

@@ -1,8 +1,9 @@
 """`map`: many small calls as few tasks. Lazy, in order, with a bounded number of tasks on the way.
 
-Rules of this file: a chunk is one task whose payload holds many items; each item succeeds or fails by
-itself. A chunk grows until its run takes about as long as a worker may hold others up. A chunk that
-did not survive (its worker died) is tried again item by item, so that only the guilty one ends.
+Rules of this file: a chunk is one task whose payload holds many items; each item succeeds or fails
+by itself. A chunk grows until its run takes about as long as a worker may hold others up. A chunk
+that did not survive (its worker died) is tried again item by item, so that only the guilty one
+ends.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from evener.failure import decode_failure
 from evener.future import Future
 from evener.payload import ARGUMENT_LISTS, ONE_ARGUMENT, decode_chunk_result, encode_chunk
 from evener_wire.limits import KIB
-from evener_wire.messages import TERMINAL_DONE, Payload
+from evener_wire.messages import Payload
 
 if TYPE_CHECKING:
     from evener.client import Client
@@ -204,9 +205,8 @@ class Mapped(Iterator[Any]):
     # --- For tqdm and others ----------------------------------------------------------------------
 
     def __length_hint__(self) -> int:
-        if self._left is None:
-            return NotImplemented
-        return self._left
+        unknown: Any = NotImplemented
+        return unknown if self._left is None else self._left  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Cancels what is on the way, and ends."""

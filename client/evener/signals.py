@@ -1,28 +1,31 @@
 """Signal handlers of the program, held back while its main thread is inside of a connection.
 
-Python runs signal handlers in the main thread between any two instructions, and inside of zmq calls
-after the message left the socket. A handler that raises there (Ctrl-C) would lose messages or leave
-the session half changed. So a main thread that works on a connection does it between `hold` and
-`release`; what came meanwhile is raised again after `release`, where nothing can be lost. Waiting is
-never inside: Ctrl-C ends it at once. Other threads run no signal handlers and need none of this.
+Python runs signal handlers in the main thread between any two instructions, and inside of zmq
+calls after the message left the socket. A handler that raises there (Ctrl-C) would lose messages
+or leave the session half changed. So a main thread that works on a connection does it between
+`hold` and `release`; what came meanwhile is raised again after `release`, where nothing can be
+lost. Waiting is never inside: Ctrl-C ends it at once. Other threads run no signal handlers and
+need none of this.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+from importlib import import_module
 from types import FrameType
 from typing import Any, Final
 
+_fast: Any = signal
 try:
     # What `signal` wraps, without making an enum of each result: 20 times faster, and this is paid
     # on each round trip.
-    import _signal as _fast
+    _fast = import_module("_signal")
 except ImportError:
-    _fast = signal
+    pass
 
-# Those whose handlers raise, in programs that we have seen. Others may interrupt; should one of them
-# raise, the connection ends with an error rather than being half changed.
+# Those whose handlers raise, in programs that we have seen. Others may interrupt; should one of
+# them raise, the connection ends with an error rather than being half changed.
 _HELD: Final = tuple(
     int(number)
     for number in (

@@ -46,7 +46,8 @@ class Submissions:
         self._again: deque[Ticket] = deque()
         self._flights: deque[_Flight] = deque()
         self._held: list[tuple[Ticket, bool]] = []
-        # Whether a waiting line may have tasks in it that ended meanwhile. Rare, so looked at only then.
+        # Whether a waiting line may have tasks in it that ended meanwhile. Rare, so looked at only
+        # then.
         self._may_have_ended = False
 
     def __len__(self) -> int:

@@ -8,7 +8,6 @@ anybody waits on it.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import zmq
 
@@ -34,9 +33,10 @@ _SNDMORE = int(zmq.SNDMORE)
 # Messages taken in before what they say is acted on.
 _DRAIN_MAX = 64
 
-# Options of a DEALER, each for a reason: with IMMEDIATE a message never waits for the next broker; no
-# LINGER, because what matters is kept above; high-water marks that credit never reaches; and no ZMTP
-# heartbeats, which abort the process when the application does not read in time (libzmq #3937).
+# Options of a DEALER, each for a reason: with IMMEDIATE a message never waits for the next broker;
+# no LINGER, because what matters is kept above; high-water marks that credit never reaches; and no
+# ZMTP heartbeats, which abort the process when the application does not read in time (libzmq
+# #3937).
 _OPTIONS: dict[int, int] = {
     zmq.IMMEDIATE: 1,
     zmq.LINGER: 0,
@@ -63,8 +63,7 @@ class Transport:
         self._rng = rng
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._open()
-        self.fd: int = self._socket.getsockopt(zmq.FD)
-        self.bytes_in = 0
+        self.fd = self._fd_of(self._socket)
 
     def _open(self) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.DEALER)
@@ -79,11 +78,12 @@ class Transport:
         """A new socket instead of the old one. `fd` changes."""
         self._socket.close(0)
         self._socket = self._open()
-        self.fd = self._socket.getsockopt(zmq.FD)
+        self.fd = self._fd_of(self._socket)
 
     def poll(self) -> int:
         """Whether a message came (POLLIN), and whether one could leave (POLLOUT)."""
-        flags: int = self._socket.getsockopt(_EVENTS)
+        flags = self._socket.getsockopt(_EVENTS)
+        assert isinstance(flags, int)
         return flags
 
     def send(self, message: Message, session: int, number: int) -> bool:
@@ -97,7 +97,8 @@ class Transport:
             last = len(frames) - 1
             for index, frame in enumerate(frames):
                 more = _SNDMORE if index < last else 0
-                # Not worth it for small ones: a frame that is not copied costs a message of its own.
+                # Not worth it for small ones: a frame that is not copied costs a message of its
+                # own.
                 copy = memoryview(frame).nbytes < INLINE_BYTES_MAX
                 send(frame, _NOBLOCK | more, copy=copy)
         except zmq.Again:
@@ -110,16 +111,23 @@ class Transport:
             flags = self.poll()
             if not flags & POLLIN:
                 return flags
-            for event in self._next():
+            event = self._next()
+            if event is not None:
                 events.append(event)
-        return flags
+        return POLLIN | POLLOUT
 
-    def _next(self) -> Iterator[Event]:
+    @staticmethod
+    def _fd_of(socket: zmq.Socket[bytes]) -> int:
+        fd = socket.getsockopt(zmq.FD)
+        assert isinstance(fd, int)
+        return fd
+
+    def _next(self) -> Event | None:
         recv = self._socket.recv
         try:
             frame = recv(_NOBLOCK, copy=False)
         except zmq.Again:
-            return
+            return None
         frames: list[Buffer] = [frame.buffer]
         too_many = False
         while frame.more:
@@ -129,12 +137,11 @@ class Transport:
             else:
                 too_many = True
         if too_many:
-            yield Malformed("too many frames")
-            return
+            return Malformed("too many frames")
         try:
-            yield Received(codec.decode(frames))
+            return Received(codec.decode(frames))
         except PeerError as error:
-            yield Malformed(str(error))
+            return Malformed(str(error))
 
     def close(self) -> None:
         """Closes the socket; what was not yet on its way is dropped."""

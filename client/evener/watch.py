@@ -1,10 +1,10 @@
 """Who watches the socket's descriptor: the I/O thread, or a thread that waits for one result.
 
-Rules of this file: no messages, no session. At most one thread is the reader, and while there is one
-the I/O thread's epoll is disarmed, so that a message wakes one thread and not two. Becoming the reader
-is one atomic step that needs no lock: what Ctrl-C may interrupt must not be left locked. Should a
-reader be interrupted between two instructions and never hand back, the I/O thread, which comes round
-by itself, notices that messages lay unread and takes over.
+Rules of this file: no messages, no session. At most one thread is the reader, and while there is
+one the I/O thread's epoll is disarmed, so that a message wakes one thread and not two. Becoming
+the reader is one atomic step that needs no lock: what Ctrl-C may interrupt must not be left
+locked. Should a reader be interrupted between two instructions and never hand back, the I/O
+thread, which comes round by itself, notices that messages lay unread and takes over.
 
 The wake-ups go through eventfds. They are closed under `_gone_lock`, so that nobody writes to a
 descriptor that has become somebody else's.
@@ -105,7 +105,7 @@ class Watch:
         self._write(self._io_wake)
 
     def sleep(self, seconds: float) -> bool:
-        """Caller: the I/O thread. Whether somebody or something woke it before the time was over."""
+        """Caller: the I/O thread. Whether it was woken before the time was over."""
         ready = self._epoll.poll(seconds)
         for fd, _ in ready:
             if fd == self._io_wake:
