@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +23,7 @@ from benchmarks.measure import Measure, Sample, child, cpu_us, percentile
 
 @contextmanager
 def _cluster(workers: int) -> Iterator[evener.Client]:
-    with evener.LocalCluster(workers=workers, app=work.app) as cluster, cluster.client() as client:
+    with evener.LocalCluster(work.app, workers=workers) as cluster, cluster.client() as client:
         for _ in range(200):
             client.submit(work.noop).result()
         yield client
@@ -131,7 +132,7 @@ def first_result(workers: int) -> Iterator[Measure]:
         with (
             tempfile.TemporaryDirectory(prefix="evener-bench-") as folder,
             _runtime(folder),
-            child("-m", "evener", *arguments, stderr=-3),
+            child("-m", "evener", *arguments, stderr=subprocess.DEVNULL),
         ):
             _wait_for_port(port)
             listening = time.perf_counter() - start
