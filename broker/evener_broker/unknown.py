@@ -15,10 +15,12 @@ def unknown_function(function: Function, queue: Queue) -> m.Facts | None:
         return None
     if function.runs:
         return None  # it is only away; one that never ran is most likely a mistake
+    slots = sum(agent.slots for agent in queue.agents)
+    if slots == 0:
+        return None  # agents whose workers are still loading their app offer nothing yet
     known = sorted({f.name for agent in queue.agents for f in agent.functions})
     closest = tuple(difflib.get_close_matches(function.name, known, n=3, cutoff=0.5))
     hint = f"Closest: {', '.join(closest)}. " if closest else ""
-    slots = sum(agent.slots for agent in queue.agents)
     text = (
         f'no worker knows "{function.name}". {hint}Known on {slots} workers: {len(known)} '
         f"functions (evener ls functions). Did you restart the workers after adding it?"
