@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from evener_broker.facts import kept
 from evener_broker.placing import Placing
 from evener_broker.records import UNTRIED, Client, Function, Task
 from evener_broker.tables import Tables
@@ -185,7 +186,7 @@ class Lifecycle:
         if self._may_retry(task, facts.get("types", ())):
             self._hold_for_retry(task)
             return
-        told = {name: facts[name] for name in ("type", "message") if name in facts}
+        told = kept({name: facts[name] for name in ("type", "message") if name in facts})
         tries.facts = {"attempt": tries.failures, "attempts": task.options.retries + 1, **told}
         self._end(task, Cause.FAIL, payload)
 
@@ -269,7 +270,8 @@ class Lifecycle:
         if task.options.at_most_once:
             self._lose(task, "unknown", certificate, "its worker died, and it may run only once")
         elif starts >= task.options.max_starts or m.attempt_of(task.fence) >= m.ATTEMPTS_MAX:
-            self._lose(task, "poison", certificate, f"{starts} workers died while they ran it")
+            who = "1 worker died while it" if starts == 1 else f"{starts} workers died while they"
+            self._lose(task, "poison", certificate, f"{who} ran it")
         elif starts == 1:
             # The first loss is most often not the task's fault: it runs again at once.
             self._put_back(task)
@@ -278,7 +280,7 @@ class Lifecycle:
 
     def _lose(self, task: Task, reason: str, certificate: m.Facts, text: str) -> None:
         tries = task.own_tries()
-        tries.facts = {**certificate, "reason": reason, "text": text, "starts": tries.starts}
+        tries.facts = {**kept(certificate), "reason": reason, "text": text, "starts": tries.starts}
         self._end(task, Cause.LOSE, b"")
 
     def lose_unknown(self, task: Task, text: str) -> None:

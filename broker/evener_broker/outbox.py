@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from evener_broker.effects import Effect, Level, Log, Send
+from evener_broker.facts import facts_bytes
 from evener_broker.records import Agent, Client, Session, Task
 from evener_broker.transitions import State
 from evener_wire import messages as m
@@ -157,20 +158,5 @@ class Outbox:
             payload = task.payload
             size += len(payload) + 64 if type(payload) is bytes else m.weight_of(payload)
             if task.tries.facts is not None:
-                size += _facts_bytes(task.tries.facts)
+                size += facts_bytes(task.tries.facts)
         return batch
-
-
-def _facts_bytes(facts: m.Facts) -> int:
-    """What facts take in a head, roughly: texts count as UTF-8, with their keys."""
-    return sum(len(key) + _fact_bytes(fact) for key, fact in facts.items())
-
-
-def _fact_bytes(fact: object) -> int:
-    if type(fact) is str:
-        return len(fact.encode("utf-8", "replace")) + 5
-    if type(fact) is bytes:
-        return len(fact) + 5
-    if isinstance(fact, tuple):
-        return 5 + sum(map(_fact_bytes, fact))
-    return 9
