@@ -222,7 +222,7 @@ def test_no_error_is_swallowed_unread() -> None:
 
 LIMITS = ROOT / "wire" / "evener_wire" / "limits.py"
 MESSAGES = ROOT / "wire" / "evener_wire" / "messages.py"
-CODEC = ROOT / "wire" / "evener_wire" / "codec.py"
+DECODERS = ROOT / "wire" / "evener_wire" / "decoders.py"
 PROTOCOL = ROOT / "docs" / "protocol.md"
 
 # Units, and limits that the line above explains for a whole group.
@@ -261,8 +261,8 @@ def _messages() -> list[str]:
 def test_every_message_is_decoded_and_specified() -> None:
     names = _messages()
     assert len(names) > 15
-    codec = CODEC.read_text()
-    assert [name for name in names if not re.search(rf"\b_?{name}\b", codec)] == []
+    decoders = DECODERS.read_text()
+    assert [name for name in names if not re.search(rf"\b_?{name}\b", decoders)] == []
     if PROTOCOL.exists():
         text = PROTOCOL.read_text()
         assert [name for name in names if name.upper() not in text] == []

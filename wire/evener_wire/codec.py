@@ -8,44 +8,32 @@ head names them. In place of a payload the head holds its bytes, or how many fra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields as dataclass_fields
-from typing import Any, Final, NamedTuple, NoReturn, TypeAlias, get_args
+from typing import Any, Final, NamedTuple, NoReturn, get_args
 
 import msgpack
 
 from evener_wire import checks
 from evener_wire import messages as m
-from evener_wire.checks import MILLISECONDS_MAX, WHOLE_MAX, known_names
+from evener_wire.decoders import DECODERS, Spare
 from evener_wire.errors import PeerError
 from evener_wire.limits import (
     BATCH_ITEMS_MAX,
-    BUFFERS_MAX,
     FACTS_MAX,
     FRAMES_MAX,
     FUNCTIONS_MAX,
     HEAD_BYTES_MAX,
     HELD_MAX,
-    ID_BYTES,
-    INLINE_BYTES_MAX,
-    NAME_BYTES_MAX,
-    PAYLOAD_BYTES_MAX,
-    QUEUES_MAX,
     SLOTS_MAX,
 )
 
 # No array of any message is longer; longer ones are refused before they are built.
 _ARRAY_MAX: Final = max(BATCH_ITEMS_MAX, FUNCTIONS_MAX, SLOTS_MAX, HELD_MAX)
 
-_OUTCOMES: Final = len(m.OUTCOMES)
-_TERMINAL_STATES: Final = len(m.TERMINAL_STATES)
-
 # Heads up to this size may be built at once: however deep and long the arrays that they declare, it
 # is less than a megabyte. Larger ones are first shown to hold what they declare. About 2 us each.
 _UNPROVEN_BYTES_MAX: Final = 512
-
-
-_Fields: TypeAlias = tuple[Any, ...]
 
 
 class Envelope(NamedTuple):
@@ -89,10 +77,10 @@ def decode(frames: Sequence[m.Buffer]) -> Envelope:
     if fields.__class__ is not tuple or len(fields) < 3:
         raise PeerError("head is not an array of kind, session, number and fields")
     kind, session, number = fields[:3]
-    decoder = _DECODERS.get(kind) if type(kind) is int else None
+    decoder = DECODERS.get(kind) if type(kind) is int else None
     if decoder is None:
         raise PeerError(f"unknown message kind {checks.short(kind)}")
-    spare = _Spare(frames)
+    spare = Spare(frames)
     try:
         checks.whole(session, "session")
         checks.whole(number, "number")
@@ -153,259 +141,6 @@ def _map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 def _refuse_ext(code: int, data: bytes) -> NoReturn:
     raise ValueError(f"msgpack extension {code} is not allowed")
 
-
-class _Spare:
-    """The frames behind the head, taken in order by the payloads that name them."""
-
-    __slots__ = ("frames", "taken")
-
-    def __init__(self, frames: Sequence[m.Buffer]) -> None:
-        self.frames = frames
-        self.taken = 1
-
-    def payload(self, value: object) -> m.Payload:
-        if type(value) is bytes:
-            if len(value) > INLINE_BYTES_MAX:
-                raise ValueError(f"inline payload of {len(value)} bytes")
-            return value
-        if type(value) is not int or not 1 <= value <= len(self.frames) - self.taken:
-            raise ValueError("payload is neither bytes nor a count of frames that came along")
-        if value > BUFFERS_MAX:
-            raise ValueError(f"payload of {value} frames (at most {BUFFERS_MAX})")
-        payload = m.Frames(self.frames[self.taken : self.taken + value])
-        self.taken += value
-        if payload.nbytes > PAYLOAD_BYTES_MAX:
-            raise ValueError(f"payload of {payload.nbytes} bytes")
-        return payload
-
-
-# --- One decoder per message ----------------------------------------------------------------------
-
-
-def _hello(fields: _Fields, spare: _Spare) -> m.Hello:
-    low, high, role, instance, name, epoch, broker, facts = fields[:8]
-    if role not in ("client", "agent"):
-        raise ValueError(f"unknown role {checks.short(role)}")
-    return m.Hello(
-        checks.whole(low, "protocol_min", checks.whole(high, "protocol_max", 65_535)),
-        high,
-        role,
-        checks.identity(instance, "instance"),
-        checks.name(name, "name"),
-        checks.whole(epoch, "epoch", m.EPOCH_MAX),
-        checks.identity(broker, "broker"),
-        checks.facts(facts, "facts"),
-    )
-
-
-def _welcome(fields: _Fields, spare: _Spare) -> m.Welcome:
-    protocol, epoch, broker, beat, silence, tasks_max, bytes_max, durable, facts = fields[:9]
-    return m.Welcome(
-        checks.whole(protocol, "protocol", 65_535),
-        checks.whole(epoch, "epoch", m.EPOCH_MAX),
-        checks.identity(broker, "broker"),
-        checks.whole(beat, "heartbeat_ms", MILLISECONDS_MAX),
-        checks.whole(silence, "silence_ms", MILLISECONDS_MAX),
-        checks.whole(tasks_max, "tasks_max"),
-        checks.whole(bytes_max, "bytes_max"),
-        checks.flag(durable, "durable"),
-        checks.facts(facts, "facts"),
-    )
-
-
-def _resync(fields: _Fields, spare: _Spare) -> m.Resync:
-    return m.Resync(checks.text(fields[0], "reason"))
-
-
-def _refused(fields: _Fields, spare: _Spare) -> m.Refused:
-    return m.Refused(checks.text(fields[0], "code", NAME_BYTES_MAX), checks.text(fields[1], "text"))
-
-
-def _heartbeat(fields: _Fields, spare: _Spare) -> m.Heartbeat:
-    running, workers = fields[:2]
-    for attempt in checks.array(running, "running", SLOTS_MAX):
-        task_id, fence, age_ms = checks.item(attempt, "running attempt")
-        checks.identity(task_id, "task id")
-        checks.whole(fence, "fence")
-        checks.whole(age_ms, "age_ms")
-    for worker in checks.array(workers, "workers", SLOTS_MAX):
-        checks.facts(worker, "worker")
-    return m.Heartbeat(running, workers)
-
-
-def _goodbye(fields: _Fields, spare: _Spare) -> m.Goodbye:
-    return m.Goodbye(checks.text(fields[0], "reason"))
-
-
-def _ack(fields: _Fields, spare: _Spare) -> m.Ack:
-    return m.Ack(checks.whole(fields[0], "upto"))
-
-
-def _submit(fields: _Fields, spare: _Spare) -> m.Submit:
-    # The hot path of every task: checks stand in line, and an item is only built anew if it has to.
-    # An item that is a map or a text fails at its id or its options, as map keys are never numbers.
-    items, again = fields[:2]
-    checked: list[Any] = []
-    for item in checks.array(items, "items", BATCH_ITEMS_MAX):
-        task_id, function, payload, options = item
-        if type(task_id) is not bytes or len(task_id) != ID_BYTES:
-            checks.identity(task_id, "task id")
-        if function not in known_names:
-            checks.name(function, "function")
-        if type(payload) is not bytes or len(payload) > INLINE_BYTES_MAX:
-            item = (task_id, function, spare.payload(payload), checks.options(options))
-        elif options is not None:
-            item = (task_id, function, payload, checks.options(options))
-        checked.append(item)
-    return m.Submit(checked, checks.flag(again, "again"))
-
-
-def _accepted(fields: _Fields, spare: _Spare) -> m.Accepted:
-    return m.Accepted(checks.whole(fields[0], "upto"))
-
-
-def _rejected(fields: _Fields, spare: _Spare) -> m.Rejected:
-    for rejected in checks.array(fields[0], "items", BATCH_ITEMS_MAX):
-        task_id, code, text = checks.item(rejected, "item")
-        checks.identity(task_id, "task id")
-        checks.text(code, "code", NAME_BYTES_MAX)
-        checks.text(text, "text")
-    return m.Rejected(fields[0])
-
-
-def _terminal(fields: _Fields, spare: _Spare) -> m.Terminal:
-    checked: list[Any] = []
-    for item in checks.array(fields[0], "items", BATCH_ITEMS_MAX):
-        task_id, state, payload, facts = item
-        if type(task_id) is not bytes or len(task_id) != ID_BYTES:
-            checks.identity(task_id, "task id")
-        if type(state) is not int or not 0 <= state < _TERMINAL_STATES:
-            raise ValueError(f"unknown terminal state {checks.short(state)}")
-        if facts is not None:
-            checks.facts(facts, "facts")
-        if type(payload) is not bytes or len(payload) > INLINE_BYTES_MAX:
-            item = (task_id, state, spare.payload(payload), facts)
-        checked.append(item)
-    return m.Terminal(checked)
-
-
-def _cancel(fields: _Fields, spare: _Spare) -> m.Cancel:
-    return m.Cancel(checks.attempts(fields[0], BATCH_ITEMS_MAX))
-
-
-def _notice(fields: _Fields, spare: _Spare) -> m.Notice:
-    return m.Notice(checks.text(fields[0], "code", NAME_BYTES_MAX), checks.text(fields[1], "text"))
-
-
-def _query(fields: _Fields, spare: _Spare) -> m.Query:
-    number, what, arguments = fields[:3]
-    checks.whole(number, "number")
-    return m.Query(number, checks.name(what, "what"), checks.facts(arguments, "arguments"))
-
-
-def _answer(fields: _Fields, spare: _Spare) -> m.Answer:
-    number, ok, body = fields[:3]
-    return m.Answer(checks.whole(number, "number"), checks.flag(ok, "ok"), spare.payload(body))
-
-
-def _offer(fields: _Fields, spare: _Spare) -> m.Offer:
-    slots, draining, queues, functions, held = fields[:5]
-    for queue in checks.array(queues, "queues", QUEUES_MAX):
-        checks.name(queue, "queue")
-    offered = None
-    if functions is not None:
-        offered = [
-            _offered(checks.item(function, "function"))
-            for function in checks.array(functions, "functions", FUNCTIONS_MAX)
-        ]
-    return m.Offer(
-        checks.whole(slots, "slots", SLOTS_MAX),
-        checks.flag(draining, "draining"),
-        queues,
-        offered,
-        None if held is None else checks.attempts(held, HELD_MAX),
-    )
-
-
-def _offered(item: tuple[Any, ...]) -> tuple[str, m.Options | None]:
-    name, options = item
-    return checks.name(name, "function"), checks.options(options)
-
-
-def _run(fields: _Fields, spare: _Spare) -> m.Run:
-    checked: list[Any] = []
-    for item in checks.array(fields[0], "items", BATCH_ITEMS_MAX):
-        task_id, fence, function, payload, timeout_ms, deadline_ms = item
-        if type(task_id) is not bytes or len(task_id) != ID_BYTES:
-            checks.identity(task_id, "task id")
-        if type(fence) is not int or not 0 <= fence <= WHOLE_MAX:
-            checks.whole(fence, "fence")
-        if function not in known_names:
-            checks.name(function, "function")
-        if type(timeout_ms) is not int or type(deadline_ms) is not int or timeout_ms or deadline_ms:
-            checks.whole(timeout_ms, "timeout_ms", MILLISECONDS_MAX)
-            checks.whole(deadline_ms, "deadline_ms", MILLISECONDS_MAX)
-        if type(payload) is not bytes or len(payload) > INLINE_BYTES_MAX:
-            item = (task_id, fence, function, spare.payload(payload), timeout_ms, deadline_ms)
-        checked.append(item)
-    return m.Run(checked)
-
-
-def _started(fields: _Fields, spare: _Spare) -> m.Started:
-    return m.Started(checks.attempts(fields[0], BATCH_ITEMS_MAX))
-
-
-def _result(fields: _Fields, spare: _Spare) -> m.Result:
-    checked: list[Any] = []
-    for item in checks.array(fields[0], "items", BATCH_ITEMS_MAX):
-        task_id, fence, outcome, payload, run_us, facts = item
-        if type(task_id) is not bytes or len(task_id) != ID_BYTES:
-            checks.identity(task_id, "task id")
-        if type(fence) is not int or not 0 <= fence <= WHOLE_MAX:
-            checks.whole(fence, "fence")
-        if type(outcome) is not int or not 0 <= outcome < _OUTCOMES:
-            raise ValueError(f"unknown outcome {checks.short(outcome)}")
-        if type(run_us) is not int or not 0 <= run_us <= WHOLE_MAX:
-            checks.whole(run_us, "run_us")
-        if facts is not None:
-            checks.facts(facts, "facts")
-        if type(payload) is not bytes or len(payload) > INLINE_BYTES_MAX:
-            item = (task_id, fence, outcome, spare.payload(payload), run_us, facts)
-        checked.append(item)
-    return m.Result(checked)
-
-
-def _recall(fields: _Fields, spare: _Spare) -> m.Recall:
-    return m.Recall(checks.attempts(fields[0], BATCH_ITEMS_MAX))
-
-
-def _drain(fields: _Fields, spare: _Spare) -> m.Drain:
-    return m.Drain(checks.text(fields[0], "reason"))
-
-
-_DECODERS: Final[dict[int, Callable[[_Fields, _Spare], m.Message]]] = {
-    m.Hello.KIND: _hello,
-    m.Welcome.KIND: _welcome,
-    m.Resync.KIND: _resync,
-    m.Refused.KIND: _refused,
-    m.Heartbeat.KIND: _heartbeat,
-    m.Goodbye.KIND: _goodbye,
-    m.Ack.KIND: _ack,
-    m.Submit.KIND: _submit,
-    m.Accepted.KIND: _accepted,
-    m.Rejected.KIND: _rejected,
-    m.Terminal.KIND: _terminal,
-    m.Cancel.KIND: _cancel,
-    m.Notice.KIND: _notice,
-    m.Query.KIND: _query,
-    m.Answer.KIND: _answer,
-    m.Offer.KIND: _offer,
-    m.Run.KIND: _run,
-    m.Started.KIND: _started,
-    m.Result.KIND: _result,
-    m.Recall.KIND: _recall,
-    m.Drain.KIND: _drain,
-}
 
 _FIELD_NAMES: Final[dict[type[m.Message], tuple[str, ...]]] = {
     message: tuple(field.name for field in dataclass_fields(message))
