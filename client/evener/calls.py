@@ -29,7 +29,7 @@ class Target(NamedTuple):
 def target_of(function: object, by_value: Callable[[Function[Any, Any]], bool]) -> Target:
     """Raises `UsageError` for what cannot be called, `NotSendable` for what cannot be shipped."""
     if isinstance(function, Function):
-        known = cast("Function[Any, Any]", function)
+        known: Function[Any, Any] = cast(Any, function)
         if not by_value(known):
             return Target(known.name, known.task_options, None, known)
         name = f"{SHIPPED_PREFIX}{known.name}"

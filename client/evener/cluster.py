@@ -151,11 +151,13 @@ def _target(app: App | str | None) -> str:
     """How a worker finds the app: `module:attribute`; without functions if it cannot."""
     if isinstance(app, str):
         return app
-    if app is None or app.module == "__main__":
+    if app is None:
         return _NO_FUNCTIONS
     if not isinstance(app, App):
         raise UsageError(f"app={app!r} is neither an App nor a text such as 'module:app'")
-    for name, value in vars(sys.modules.get(app.module)).items():
+    if app.module == "__main__" or app.module not in sys.modules:
+        return _NO_FUNCTIONS
+    for name, value in vars(sys.modules[app.module]).items():
         if value is app:
             return f"{app.module}:{name}"
     return _NO_FUNCTIONS

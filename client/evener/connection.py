@@ -30,28 +30,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future as StandardFuture
 from typing import Any, Final
 
+from evener import session_records as r
 from evener.deadlines import NEVER
 from evener.future import Future
 from evener.room import Room
 from evener.session import ClientSession
-from evener.session_records import (
-    Abandon,
-    Answered,
-    Asked,
-    CancelAsked,
-    CloseAsked,
-    Disconnected,
-    Effect,
-    Event,
-    Log,
-    Reject,
-    Reopen,
-    Resolve,
-    Send,
-    State,
-    StateChanged,
-    Submitted,
-)
 from evener.settling import (
     abandon,
     break_off,
@@ -100,7 +83,7 @@ class Connection:
         self._broken: str | None = None
         self._wake_ns = NEVER  # when the I/O thread will come by itself
         self._room = Room(session)
-        self._logs: deque[Log] = deque()
+        self._logs: deque[r.Log] = deque()
         self._callbacks: deque[Future[Any]] = deque()
         self._state_changes = 0
         self._questions: dict[int, StandardFuture[tuple[bool, Any]]] = {}
@@ -116,7 +99,7 @@ class Connection:
     # --- What a program asks ----------------------------------------------------------------------
 
     @property
-    def state(self) -> State:
+    def state(self) -> r.State:
         """What the session has of a broker now."""
         return self._session.state
 
@@ -144,14 +127,14 @@ class Connection:
 
     def cancel_ids(self, task_ids: Sequence[bytes]) -> None:
         """Asks the broker to stop tasks of this client."""
-        self._turn([CancelAsked(task_ids)])
+        self._turn([r.CancelAsked(task_ids)])
 
     def ask(self, what: str, arguments: Mapping[str, Any], timeout: float) -> tuple[bool, Any]:
         """Asks the broker a question; returns (ok, body), where body None means no answer."""
         answer: StandardFuture[tuple[bool, Any]] = StandardFuture()
         number = next(self._question_numbers)
         self._questions[number] = answer
-        self._turn([Asked(number, what, arguments, int(timeout * SECOND_NS))])
+        self._turn([r.Asked(number, what, arguments, int(timeout * SECOND_NS))])
         return answer.result()
 
     def open_tasks(self) -> int:
@@ -163,7 +146,7 @@ class Connection:
         if self._pid != os.getpid():
             return  # a fork: socket and thread are the parent's
         if not self._over:
-            self._turn([CloseAsked(int(timeout * SECOND_NS))])
+            self._turn([r.CloseAsked(int(timeout * SECOND_NS))])
         self._watch.wake_io()
         if threading.get_ident() != self._thread_ident and self._thread.is_alive():
             self._thread.join(timeout + 5.0)
@@ -226,7 +209,7 @@ class Connection:
         if came:
             deliver(came)
 
-    def _turn(self, events: list[Event], *, tick: bool = False) -> bool:
+    def _turn(self, events: list[r.Event], *, tick: bool = False) -> bool:
         """A turn; `tick`: timers, too. Returns whether anything came from the broker."""
         came: list[int] = []
         try:
@@ -242,7 +225,7 @@ class Connection:
             self._turn_if_free()
         return heard
 
-    def _work(self, events: list[Event], *, tick: bool) -> bool:
+    def _work(self, events: list[r.Event], *, tick: bool) -> bool:
         """Caller: holder of the lock, with signals held back."""
         try:
             return self._work_until_done(events, tick)
@@ -250,7 +233,7 @@ class Connection:
             self._break(error)
             raise
 
-    def _work_until_done(self, events: list[Event], tick: bool) -> bool:
+    def _work_until_done(self, events: list[r.Event], tick: bool) -> bool:
         session, inbox = self._session, self._inbox
         heard = False
         while True:
@@ -263,7 +246,7 @@ class Connection:
             events = []
             flags = self._transport.receive(events)
             heard = heard or bool(events)
-            events += connection_events(flags, session.state is State.CONNECTING)
+            events += connection_events(flags, session.state is r.State.CONNECTING)
             if not events and not flags & POLLIN:
                 # In this order: a task that comes after we looked finds us idle.
                 self._idle = session.idle()
@@ -272,57 +255,57 @@ class Connection:
         self._crowded = self._room.is_crowded()
         return heard
 
-    def _step(self, events: list[Event]) -> None:
+    def _step(self, events: list[r.Event]) -> None:
         inbox = self._inbox
         if inbox:
             # Not `list(inbox)`: other threads append while we look.
-            events.append(Submitted([inbox.popleft() for _ in range(len(inbox))]))
+            events.append(r.Submitted([inbox.popleft() for _ in range(len(inbox))]))
         if self._broken is not None:
             for event in events:
-                if type(event) is Submitted:
+                if type(event) is r.Submitted:
                     self._callbacks.extend(break_off(event.tickets, self._broken))
             return
         while True:
-            failed: list[Event] = []
+            failed: list[r.Event] = []
             self._perform(self._session.step(now_ns(), events), failed)
             if not failed:
                 return
             events = failed
 
-    def _perform(self, effects: Sequence[Effect], failed: list[Event]) -> None:
+    def _perform(self, effects: Sequence[r.Effect], failed: list[r.Event]) -> None:
         """Does what the session wants; a send that fails is reported through `failed`."""
         for effect in effects:
-            if type(effect) is Send:
+            if type(effect) is r.Send:
                 if not failed and not self._transport.send(
                     effect.message, effect.session, effect.number
                 ):
-                    failed.append(Disconnected("connection closed"))
-            elif type(effect) is Resolve:
+                    failed.append(r.Disconnected("connection closed"))
+            elif type(effect) is r.Resolve:
                 self._callbacks.extend(resolve(effect))
             else:
                 self._perform_rarely(effect)
 
-    def _perform_rarely(self, effect: Effect) -> None:
+    def _perform_rarely(self, effect: r.Effect) -> None:
         match effect:
-            case Reject():
+            case r.Reject():
                 self._callbacks.extend(reject(effect))
-            case Abandon():
+            case r.Abandon():
                 self._callbacks.extend(abandon(effect))
-            case Answered():
+            case r.Answered():
                 question = self._questions.pop(effect.number, None)
                 if question is not None:
                     question.set_result((effect.ok, effect.body))
-            case Reopen():
+            case r.Reopen():
                 self._watch.release_fd()
                 self._transport.reopen()
                 self._watch.watch_fd(self._transport.fd)
-            case Log():
+            case r.Log():
                 self._logs.append(effect)
-            case StateChanged():
-                self._over = effect.state in (State.CLOSED, State.REFUSED)
+            case r.StateChanged():
+                self._over = effect.state in (r.State.CLOSED, r.State.REFUSED)
                 self._idle = False
                 self._state_changes += 1
-            case _:  # Send and Resolve are performed by the caller
+            case _:  # r.Send and r.Resolve are performed by the caller
                 raise AssertionError(effect)
 
     def _break(self, error: BaseException) -> None:
@@ -333,7 +316,7 @@ class Connection:
         self._over = True
         self._idle = False
         self._state_changes += 1
-        self._logs.append(Log("error", self._broken))
+        self._logs.append(r.Log("error", self._broken))
         self._callbacks.extend(break_off(self._session.tasks.abandon(), self._broken))
         for question in list(self._questions.values()):
             question.set_result((False, None))

@@ -8,6 +8,9 @@ has. So each waiter either sees the end, or is seen by `settle`.
 The payload of a result is decoded by whoever asks for it first, not by the thread that received it.
 """
 
+# The base class has attributes where the class here has properties; it only reads them.
+# pyright: reportIncompatibleVariableOverride=false
+
 from __future__ import annotations
 
 import re
@@ -178,8 +181,6 @@ class Future(StandardFuture[T]):
 
     # --- How the standard library looks at it -----------------------------------------------------
 
-    # The base class has attributes where these are properties. It only reads them.
-    # pyright: reportIncompatibleVariableOverride=false
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
         made = self._made_condition

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from evener.calls import Target, encode
@@ -205,8 +206,10 @@ class Mapped(Iterator[Any]):
     # --- For tqdm and others ----------------------------------------------------------------------
 
     def __length_hint__(self) -> int:
-        unknown: Any = NotImplemented
-        return unknown if self._left is None else self._left  # type: ignore[no-any-return]
+        if self._left is None:
+            unknown: Any = NotImplemented
+            return unknown
+        return self._left + length_hint(self._values) + len(self._ready)
 
     def close(self) -> None:
         """Cancels what is on the way, and ends."""

@@ -50,8 +50,7 @@ from evener_wire.session import Verdict
 
 _HELLO_REPEAT_NS: Final = SECOND_NS
 _HELLO_PAUSE_NS: Final = 100 * MILLISECOND_NS  # between two, when a broker answers with RESYNC
-# Sessions in a row that the broker ended because of what we sent.
-_VIOLATIONS_MAX: Final = 3
+_VIOLATIONS_MAX: Final = 3  # sessions in a row that the broker ended because of what we sent
 
 # What a broker may refuse today and not tomorrow.
 _PASSING_REFUSALS: Final = frozenset(("busy", "violation"))
@@ -218,9 +217,8 @@ class ClientSession(SessionState):
         self._deadlines.clear(_BEAT)
 
     def _say_hello(self) -> None:
-        epoch, broker = 0, bytes(ID_BYTES)
-        if self.welcome is not None:
-            epoch, broker = self.welcome.epoch, self.welcome.broker
+        last = self.welcome
+        epoch, broker = (last.epoch, last.broker) if last else (0, bytes(ID_BYTES))
         who = (self._instance, self._name, epoch, broker, self._facts)
         hello = m.Hello(PROTOCOL_MIN, PROTOCOL_MAX, "client", *who)
         self._hello_ns = self.now_ns
