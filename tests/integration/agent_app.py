@@ -109,3 +109,18 @@ async def later(value: int) -> int:
 @app.task
 def echo(data: bytes) -> bytes:
     return data
+
+
+@app.task
+def sometimes_long(number: int) -> int:
+    """Mostly nothing, at times a few milliseconds."""
+    if number % 20 == 19:
+        time.sleep(0.004)
+    return number
+
+
+@app.task
+def wait_if(path: str) -> None:
+    """Run until a file appears, if one is named."""
+    while path and not os.path.exists(path):
+        time.sleep(0.002)

@@ -67,7 +67,10 @@ def is_loopback(address: str) -> bool:
     if scheme in ("ipc", "inproc"):
         return True
     host = rest.rpartition(":")[0]
-    return host == "localhost" or host.startswith("127.") or host in ("[::1]", "::1")
+    parts = host.split(".")
+    # `127.evil.example` is a name like any other.
+    ipv4 = len(parts) == 4 and parts[0] == "127" and all(part.isdecimal() for part in parts)
+    return ipv4 or host in ("localhost", "[::1]", "::1")
 
 
 def config_from_json(text: str) -> AgentConfig:
