@@ -80,6 +80,7 @@ def test_a_stopped_worker_container_drains(project: Project, load: Driver) -> No
     state = inspect(victim)["State"]
     assert state["ExitCode"] in (0, 143), docker("logs", victim)
     assert not state["OOMKilled"]
+    assert "done: " in project.logs()  # the agent's last line: it left by itself
     project.wait_for_workers(3)
 
 

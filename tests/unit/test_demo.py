@@ -250,4 +250,10 @@ def test_a_worker_between_two_tasks_goes_on(
     assert broker.strike() is None
     assert broker.said == ["no worker is busy: none was killed"]
     status = Path(f"/proc/{process.pid}/status").read_text()
-    assert "State:\tS (sleeping)" in status
+    assert "State:\tT (stopped)" not in status
+
+
+def test_nobody_is_killed_when_nobody_is_there() -> None:
+    said: list[str] = []
+    assert Assassin(lambda kind, **filters: [], said.append, str, lambda: None).strike() is None
+    assert said == ["no worker is busy: none was killed"]

@@ -25,6 +25,8 @@ from evener.demo.totals import Totals
 from evener.demo.victim import Assassin, Loss, Row
 
 _RESULT_S: Final = 300.0  # without any result for this long, something is wrong
+_HEARD_S: Final = 5.0  # heartbeats name the workers, each second
+_POLL_S: Final = 0.01
 _ROWS_MAX: Final = 1_000
 
 
@@ -80,10 +82,20 @@ def _connected(workers: int, broker: str | None) -> Generator[tuple[evener.Clien
     start = time.monotonic()
     with evener.LocalCluster(app, workers=workers) as cluster, cluster.client() as client:
         took = time.monotonic() - start
-        _print(
-            [f"  on a broker and {report.counted(workers, 'worker')}, ready after {took:.2f} s", ""]
-        )
+        pids = ", ".join(map(str, _pids(client, workers)))
+        ready = f"{report.counted(workers, 'worker')}, ready after {took:.2f} s: pids {pids}"
+        _print([f"  on a broker and {ready}", ""])
         yield client, workers
+
+
+def _pids(client: evener.Client, workers: int) -> list[int]:
+    """The processes of the workers, as soon as the broker has heard of all of them."""
+    deadline = time.monotonic() + _HEARD_S
+    while True:
+        pids = [int(row["pid"]) for row in _rows(client, "workers") if row["state"] == "ready"]
+        if len(pids) >= workers or time.monotonic() > deadline:
+            return sorted(pids)
+        time.sleep(_POLL_S)
 
 
 def _index_there(client: evener.Client, sources: Sequence[Source], *, kill: bool) -> Outcome:

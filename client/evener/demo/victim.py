@@ -26,8 +26,8 @@ class Ask(Protocol):
 
 
 _POLL_S: Final = 0.002
-_HELD_S: Final = 0.4  # longer than any other task takes; the broker hears of long ones after 50 ms
-_HELD_WAIT_S: Final = 3.0
+_HELD_S: Final = 0.3  # longer than any other task takes; the broker hears of long ones after 50 ms
+_HELD_WAIT_S: Final = 2.0
 _AGAIN_S: Final = 30.0
 _REPLACEMENT_S: Final = 10.0  # the new worker's pid comes with a heartbeat, each second
 _TRIES_MAX: Final = 5
@@ -66,11 +66,12 @@ class Assassin:
 
     def strike(self) -> Loss | None:
         """Kill a worker in the middle of a task. None: nobody was busy any more."""
-        for _ in range(_TRIES_MAX):
-            workers = {int(row["pid"]): row for row in self._ask("workers") if row["pid"]}
-            pid = _busiest(workers)
-            if pid is None:
+        for attempt in range(_TRIES_MAX):
+            workers = self._workers()
+            if not workers or not self._ask("tasks"):
                 break
+            likely = sorted(workers, key=lambda pid: _likelihood(workers[pid]), reverse=True)
+            pid = likely[attempt % len(likely)]
             os.kill(pid, signal.SIGSTOP)
             held = self._wait(self._held_task, _HELD_WAIT_S)
             if held is not None:
@@ -96,6 +97,9 @@ class Assassin:
             told = _ms(time.monotonic() - start)
             self._say(f"  replaced  by pid {new_pid}, told with a heartbeat after {told}")
         return Loss(worker, pid, task, lost_s, again_s, new_pid)
+
+    def _workers(self) -> dict[int, Row]:
+        return {int(row["pid"]): row for row in self._ask("workers") if row["pid"]}
 
     def _held_task(self) -> str | None:
         """The one task that has been running for long, once there is no other."""
@@ -130,10 +134,9 @@ class Assassin:
         return found
 
 
-def _busiest(workers: Mapping[int, Row]) -> int | None:
-    """A worker that runs something, as of its last heartbeat: the one that has done the most."""
-    busy = [row for row in workers.values() if row["running"]]
-    return max(busy, key=lambda row: int(row["tasks"]))["pid"] if busy else None
+def _likelihood(worker: Row) -> tuple[bool, bool, int]:
+    """How likely it runs something. Only likely: its last heartbeat may be a second old."""
+    return worker["state"] == "ready", bool(worker["running"]), int(worker["tasks"])
 
 
 def _ms(seconds: float) -> str:
