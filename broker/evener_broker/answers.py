@@ -45,7 +45,7 @@ def _pack(body: object) -> m.Payload:
 
 
 def _status(tables: Tables, arguments: m.Facts) -> _View:
-    states = Counter(task.state.value for task in tables.tasks.values())
+    states = _states(tables)
     return {
         "broker": {
             "epoch": tables.epoch,
@@ -57,11 +57,23 @@ def _status(tables: Tables, arguments: m.Facts) -> _View:
             "sessions": len(tables.sessions),
             "counters": dict(tables.counters),
         },
-        "tasks": {state.value: states.get(state.value, 0) for state in State},
+        "tasks": {state.value: states[state] for state in State},
         **{name: _rows(tables, name, {}) for name in ("hosts", "workers", "queues", "clients")},
         "functions": _rows(tables, "functions", {}),
         "unserved": [_queue(tables, q) for q in tables.queues if _is_unserved(tables, q)],
     }
+
+
+def _states(tables: Tables) -> Counter[State]:
+    """How many tasks are in each state. What waits, be it millions, is not walked over."""
+    states = Counter(task.state for agent in tables.agents.values() for task in agent.open.values())
+    states[State.QUEUED] = sum(queue.count for queue in tables.queues.values())
+    states[State.HELD] = tables.open_tasks - states.total()
+    for client in tables.clients.values():
+        states.update(task.state for task in client.outgoing)
+        for _, told in client.flights:
+            states.update(task.state for task in told)
+    return states
 
 
 def _is_unserved(tables: Tables, name: str) -> bool:
