@@ -9,6 +9,10 @@ ARG BASE=python:3.12-slim
 
 FROM ${BASE} AS build
 
+# Older builders leave this stage behind without a name:
+#   docker image prune --filter label=org.opencontainers.image.title=evener-build
+LABEL org.opencontainers.image.title="evener-build"
+
 # What pip installs stays below /opt/evener, at the same path in both stages. pip itself does not.
 RUN python -m venv /opt/build && python -m venv --without-pip /opt/evener
 WORKDIR /src

@@ -94,7 +94,9 @@ def _wheelhouse(base: str) -> Path:
 
 
 def _remove_old() -> None:
-    """Images of earlier checkouts; one that a container still uses stays."""
+    """Images of earlier checkouts, and the stages they were built in; what is in use stays."""
+    stage = "label=org.opencontainers.image.title=evener-build"
+    docker("image", "prune", "--force", "--filter", stage, "--filter", "until=24h")
     yesterday = datetime.now(UTC) - timedelta(days=1)
     for name in dict.fromkeys(docker("images", "--quiet", REPOSITORY).split()):
         image = inspect(name)
