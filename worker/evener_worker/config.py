@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 from evener_wire.errors import UsageError
 from evener_wire.limits import SLOTS_MAX
-from evener_worker.cpus import usable_cpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +41,14 @@ class AgentConfig:
     def settled(self) -> AgentConfig:
         """With the defaults of this host in place."""
         name = self.name or "".join(
-            c if c.isprintable() and c != " " else "-" for c in socket.gethostname()
+            c if c.isprintable() and c != " " else "-" for c in os.uname().nodename
         )
         return replace(self, workers=self.workers or _workers_here(), name=name)
 
 
 def _workers_here() -> int:
+    from evener_worker.cpus import usable_cpus  # here, because most agents are told a number
+
     text = os.environ.get("EVENER_WORKERS", "")
     if not text or text == "auto":
         return min(usable_cpus(), SLOTS_MAX)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from evener_wire.codec import Envelope
 from evener_wire.messages import Options
 from evener_worker.channel import Frame
+
+if TYPE_CHECKING:
+    from evener_wire.codec import Envelope
 
 
 @dataclass(frozen=True, slots=True)

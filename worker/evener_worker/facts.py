@@ -6,7 +6,7 @@ Rules of this file: one small read per process; what cannot be read is absent.
 from __future__ import annotations
 
 import os
-import platform
+import sys
 from typing import Final
 
 from evener_wire.messages import Facts
@@ -56,9 +56,9 @@ def host_facts() -> Facts:
     from evener.version import __version__
 
     return {
-        "host": platform.node(),
+        "host": os.uname().nodename,
         "pid": os.getpid(),
-        "python": platform.python_version(),
+        "python": ".".join(map(str, sys.version_info[:3])),
         "evener": __version__,
         "cpus": os.cpu_count() or 1,
     }

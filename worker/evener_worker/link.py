@@ -14,7 +14,7 @@ import zmq
 
 from evener_wire import codec
 from evener_wire import messages as m
-from evener_wire.errors import PeerError
+from evener_wire.errors import PeerError, UsageError
 from evener_wire.limits import FRAME_BYTES_MAX, FRAMES_MAX, INLINE_BYTES_MAX
 from evener_worker.effects import Send, SendResults
 from evener_worker.events import Event, Malformed, Received
@@ -48,7 +48,13 @@ class Link:
         dealer.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
         dealer.setsockopt(zmq.TCP_MAXRT, 30_000)
         dealer.setsockopt(zmq.IPV6, 1)
-        dealer.connect(self._address)
+        try:
+            dealer.connect(self._address)
+        except zmq.ZMQError as error:
+            dealer.close()
+            raise UsageError(
+                f"{self._address!r} is no address of a broker ({error}); give tcp://host:port"
+            ) from error
         self.fd: int = int(dealer.getsockopt(zmq.FD))
         return dealer
 

@@ -60,7 +60,6 @@ class Runner:
         self._execution = Execution(app.callables(), trusted=self._trusted, place=place)
         offered = [(name, options and tuple(options)) for name, options in app.offered()]
         # What is loaded now stays: the collector need not look at it again.
-        gc.collect()
         gc.freeze()
         self._write(c.Frame(c.READY, body=msgpack.packb(offered)))
         return True

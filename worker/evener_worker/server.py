@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from evener_wire.limits import SECOND_NS
 from evener_worker import effects as f
@@ -25,7 +25,9 @@ from evener_worker.config import AgentConfig
 from evener_worker.core import AgentCore
 from evener_worker.crew import Crew
 from evener_worker.facts import host_facts
-from evener_worker.link import Link
+
+if TYPE_CHECKING:
+    from evener_worker.link import Link
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _SIGNALS: Final = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -90,6 +92,8 @@ class Agent:
         effects = self._core.begin(now())
         # Workers first: they import their app while ZeroMQ is set up.
         self._apply([effect for effect in effects if isinstance(effect, f.StartWorker)])
+        from evener_worker.link import Link
+
         self._link = Link(self._config.broker, self._rng)
         self._watch(self._link.fd, _nothing)
         self._apply([effect for effect in effects if not isinstance(effect, f.StartWorker)])

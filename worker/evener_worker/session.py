@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from evener_wire import messages as m
-from evener_wire.codec import Envelope
 from evener_wire.limits import (
     BATCH_BYTES_TARGET,
     BATCH_ITEMS_MAX,
@@ -29,6 +28,9 @@ from evener_worker.attempts import GONE, Attempt
 from evener_worker.effects import Reconnect, Send, SendResults
 from evener_worker.ledger import Ledger
 from evener_worker.limits import HELLO_AGAIN_NS, REFUSED_AGAIN_NS
+
+if TYPE_CHECKING:
+    from evener_wire.codec import Envelope
 
 NO_BROKER: Final = bytes(16)
 
@@ -54,6 +56,7 @@ class Session:
         "_lost_ns",
         "_name",
         "_numbering",
+        "_quiet_until_ns",
         "_told_silent",
         "beat_at_ns",
         "broker",
@@ -76,6 +79,7 @@ class Session:
         self._hello_at_ns = 0
         self._lost_ns = 0
         self._told_silent = False
+        self._quiet_until_ns = 0  # after a refusal
         self.phase = Phase.CLOSED
         self.broker = NO_BROKER
         self.epoch = 0
@@ -126,7 +130,7 @@ class Session:
     def on_tick(self) -> None:
         """Repeat HELLO; open a new connection after silence."""
         now_ns = self._ledger.now_ns
-        if self.phase is Phase.CLOSED:
+        if self.phase is Phase.CLOSED or now_ns < self._quiet_until_ns:
             return
         if now_ns - self.heard_ns > SILENCE_NS:
             if self.phase is Phase.OPEN:
@@ -207,12 +211,10 @@ class Session:
         self.phase = Phase.CLOSED
         self._numbering = None
 
-    def ask_again(self) -> int:
-        """After a refusal that may pass: when to ask again."""
+    def ask_again(self) -> None:
+        """After a refusal that may pass: ask again, much later."""
         self.phase = Phase.CUT
-        self._hello_at_ns = self._ledger.now_ns + REFUSED_AGAIN_NS
-        self.heard_ns = self._hello_at_ns
-        return self._hello_at_ns
+        self._quiet_until_ns = self._hello_at_ns = self._ledger.now_ns + REFUSED_AGAIN_NS
 
     def on_ack(self, upto: int) -> None:
         """The broker took the results in messages up to this number."""
@@ -274,6 +276,8 @@ class Session:
         """When `on_tick` has something to do."""
         if self.phase is Phase.CLOSED:
             return None
+        if self._quiet_until_ns > self._ledger.now_ns:
+            return self._quiet_until_ns
         silent_ns = self.heard_ns + SILENCE_NS + 1
         if self.phase is Phase.OPEN:
             return min(silent_ns, self.beat_at_ns)
