@@ -56,12 +56,14 @@ log = logging.getLogger("evener.client")
 # busy. Larger: the broker waits for work. Smaller: more turns per task.
 _GATHER: Final = 128
 
-_CLOCK: Final = time.CLOCK_BOOTTIME
+# How long the I/O thread sleeps at most, and in a callback that blocks.
+_LOOK_S: Final = 1.0
+_SLICE_S: Final = 0.05
 
 
 def now_ns() -> int:
     """Monotonic, and going on while the machine sleeps."""
-    return time.clock_gettime_ns(_CLOCK)
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 class Connection:
@@ -85,7 +87,7 @@ class Connection:
         self._room = Room(session)
         self._logs: deque[r.Log] = deque()
         self._callbacks: deque[Future[Any]] = deque()
-        self._state_changes = 0
+        self._state_changed = False
         self._questions: dict[int, StandardFuture[tuple[bool, Any]]] = {}
         self._question_numbers = itertools.count(1)
         self._pid = os.getpid()
@@ -126,7 +128,7 @@ class Connection:
         self.cancel_ids(ids_of(futures))
 
     def cancel_ids(self, task_ids: Sequence[bytes]) -> None:
-        """Asks the broker to stop tasks of this client."""
+        """Asks the broker to stop tasks, of whichever client."""
         self._turn([r.CancelAsked(task_ids)])
 
     def ask(self, what: str, arguments: Mapping[str, Any], timeout: float) -> tuple[bool, Any]:
@@ -160,7 +162,9 @@ class Connection:
         deadline = None if timeout is None else time.monotonic() + timeout
         me = Reader(future.done)
         try:
-            if self._watch.take(me):
+            if threading.get_ident() == self._thread_ident:
+                self._wait_in_callback(future, deadline)
+            elif self._watch.take(me):
                 self._read_for(future, deadline)
             else:
                 future.wait_until_done(timeout)
@@ -168,6 +172,7 @@ class Connection:
             say_what_runs(future, self.open_tasks())
             raise
         finally:
+            me.left = True  # before any call, so that no signal handler comes first
             self._watch.give_back(me)
         return future.done()
 
@@ -179,6 +184,12 @@ class Connection:
                 return
             if self._watch.wait_readable(left) or self._over:
                 self._turn([])
+
+    def _wait_in_callback(self, future: Future[Any], deadline: float | None) -> None:
+        """Caller: the I/O thread, in a callback that blocks. Goes on with what is its to do."""
+        while not future.done() and _left(deadline) != 0.0:
+            self._sleep(_SLICE_S)
+            self._turn([], tick=True)
 
     def _ended_error(self) -> Exception:
         forked = self._pid != os.getpid()
@@ -209,13 +220,13 @@ class Connection:
         if came:
             deliver(came)
 
-    def _turn(self, events: list[r.Event], *, tick: bool = False) -> bool:
-        """A turn; `tick`: timers, too. Returns whether anything came from the broker."""
+    def _turn(self, events: list[r.Event], *, tick: bool = False) -> None:
+        """A turn with these events; `tick`: timers, too."""
         came: list[int] = []
         try:
             self._hold.hold()
             with self._lock:
-                heard = self._work(events, tick=tick)
+                self._work(events, tick=tick)
             self._after_turn()
         finally:
             came = self._hold.release()
@@ -223,29 +234,26 @@ class Connection:
             deliver(came)
         if self._inbox and self._idle:
             self._turn_if_free()
-        return heard
 
-    def _work(self, events: list[r.Event], *, tick: bool) -> bool:
+    def _work(self, events: list[r.Event], *, tick: bool) -> None:
         """Caller: holder of the lock, with signals held back."""
         try:
-            return self._work_until_done(events, tick)
+            self._work_until_done(events, tick)
         except BaseException as error:
             self._break(error)
             raise
 
-    def _work_until_done(self, events: list[r.Event], tick: bool) -> bool:
+    def _work_until_done(self, events: list[r.Event], tick: bool) -> None:
         session, inbox = self._session, self._inbox
-        heard = False
         while True:
             if events or inbox or tick:
                 self._step(events)
                 tick = False
             if self._over:
                 self._step([])
-                return heard
+                return
             events = []
             flags = self._transport.receive(events)
-            heard = heard or bool(events)
             events += connection_events(flags, session.state is r.State.CONNECTING)
             if not events and not flags & POLLIN:
                 # In this order: a task that comes after we looked finds us idle.
@@ -253,7 +261,6 @@ class Connection:
                 if not (inbox and self._idle):
                     break
         self._crowded = self._room.is_crowded()
-        return heard
 
     def _step(self, events: list[r.Event]) -> None:
         inbox = self._inbox
@@ -265,12 +272,15 @@ class Connection:
                 if type(event) is r.Submitted:
                     self._callbacks.extend(break_off(event.tickets, self._broken))
             return
-        while True:
-            failed: list[r.Event] = []
-            self._perform(self._session.step(now_ns(), events), failed)
-            if not failed:
-                return
-            events = failed
+        at_ns = now_ns()
+        if at_ns >= self._session.wake_at() and not self._over:
+            # We may have slept, or been stopped: what waits in the socket counts before the time.
+            self._transport.receive(events)
+        failed: list[r.Event] = []
+        self._perform(self._session.step(at_ns, events), failed)
+        while failed:
+            events, failed = failed, []
+            self._perform(self._session.step(at_ns, events), failed)
 
     def _perform(self, effects: Sequence[r.Effect], failed: list[r.Event]) -> None:
         """Does what the session wants; a send that fails is reported through `failed`."""
@@ -304,7 +314,7 @@ class Connection:
             case r.StateChanged():
                 self._over = effect.state in (r.State.CLOSED, r.State.REFUSED)
                 self._idle = False
-                self._state_changes += 1
+                self._state_changed = True
             case _:  # r.Send and r.Resolve are performed by the caller
                 raise AssertionError(effect)
 
@@ -315,7 +325,7 @@ class Connection:
         )
         self._over = True
         self._idle = False
-        self._state_changes += 1
+        self._state_changed = True
         self._logs.append(r.Log("error", self._broken))
         self._callbacks.extend(break_off(self._session.tasks.abandon(), self._broken))
         for question in list(self._questions.values()):
@@ -330,8 +340,8 @@ class Connection:
         if reader is not None and reader.thread != ident and reader.done():
             self._watch.wake_reader()
         self._room.made()
-        if self._state_changes:
-            self._state_changes = 0
+        if self._state_changed:
+            self._state_changed = False
             with self.changed:
                 self.changed.notify_all()
         if ident != self._thread_ident:
@@ -351,26 +361,22 @@ class Connection:
     def _serve(self) -> None:
         self._thread_ident = threading.get_ident()
         try:
-            by_itself = False
             while not self._over:
-                heard = self._turn([], tick=True)
-                if by_itself:
-                    self._watch.suspect(heard)
+                self._turn([], tick=True)
                 self._run_callbacks()
                 if not self._over:
-                    by_itself = not self._sleep()
+                    self._sleep(_LOOK_S)
+                    self._watch.heal()
         except Exception:
             log.exception("the client's thread ended because of an error in evener")
         finally:
             self._shut()
 
-    def _sleep(self) -> bool:
+    def _sleep(self, most_s: float) -> None:
         at_ns = self._session.wake_at()
         self._wake_ns = at_ns
-        seconds = -1.0 if at_ns >= NEVER else max(0.0, (at_ns - now_ns()) / 1e9)
-        if self._callbacks:
-            seconds = 0.0
-        return self._watch.sleep(seconds)
+        if not self._callbacks:
+            self._watch.sleep(min(most_s, max(0.0, (at_ns - now_ns()) / 1e9)))
 
     def _run_callbacks(self) -> None:
         callbacks = self._callbacks

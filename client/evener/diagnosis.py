@@ -56,7 +56,8 @@ def _listen(probe: socket.socket) -> Finding:
     probe.settimeout(_LOOK_S)
     said = b""
     try:
-        probe.sendall(_SIGNATURE)
+        # What speaks in lines answers to the empty ones that follow.
+        probe.sendall(_SIGNATURE + b"\r\n\r\n")
         while len(said) < len(_SIGNATURE):
             part = probe.recv(64)
             if not part:

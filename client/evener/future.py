@@ -8,9 +8,6 @@ has. So each waiter either sees the end, or is seen by `settle`.
 The payload of a result is decoded by whoever asks for it first, not by the thread that received it.
 """
 
-# The base class has attributes where the class here has properties; it only reads them.
-# pyright: reportIncompatibleVariableOverride=false
-
 from __future__ import annotations
 
 import re
@@ -181,46 +178,64 @@ class Future(StandardFuture[T]):
 
     # --- How the standard library looks at it -----------------------------------------------------
 
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
-        made = self._made_condition
-        if made is None:
-            with _MAKING:
-                made = self._made_condition
-                if made is None:
-                    self._waiters: list[Any] = []
-                    self._done_callbacks: list[Any] = []
-                    made = self._made_condition = threading.Condition()
-        return made
+    # To a type checker these are the attributes of the base class, which only reads them.
+    if TYPE_CHECKING:
+        _done_callbacks: list[Callable[[Future[T]], object]]
+    else:
 
-    @property
-    def _exception(self) -> BaseException | None:  # type: ignore[override]
-        return self._error
+        @property
+        def _condition(self) -> threading.Condition:
+            made = self._made_condition
+            if made is None:
+                with _MAKING:
+                    made = self._made_condition
+                    if made is None:
+                        self._waiters = []
+                        self._done_callbacks = []
+                        made = self._made_condition = threading.Condition()
+            return made
 
-    @property
-    def _result(self) -> Any:  # type: ignore[override]
-        return self._value
+        @property
+        def _exception(self) -> BaseException | None:
+            return self._error
+
+        @property
+        def _result(self) -> Any:
+            return self._value
 
     # --- The end ----------------------------------------------------------------------------------
 
     def _decode(self) -> None:
         terminal = self._terminal
         assert terminal is not None
-        value: Any = None
-        error: BaseException | None = None
-        _, state, payload, facts = terminal
         try:
-            if state == TERMINAL_DONE:
-                value = self._decode_value(payload)
-            else:
-                error = self._ending_error(state, payload, facts)
-        except Exception as problem:  # a payload that cannot be read here is how the task ended
-            error = problem
+            value, error = self._outcome(terminal)
+        except Exception as problem:
+            # A payload that cannot be read here is how the task ended. Unless a signal handler
+            # raised in the midst of reading it; that does not happen a second time.
+            value, error = self._outcome_or_error(terminal)
+            if error is None:
+                raise problem.__cause__ or problem from None
+        self._keep(terminal, value, error)
+
+    def _outcome(self, terminal: TerminalItem) -> tuple[Any, BaseException | None]:
+        _, state, payload, facts = terminal
+        if state == TERMINAL_DONE:
+            return self._decode_value(payload), None
+        return None, self._ending_error(state, payload, facts)
+
+    def _outcome_or_error(self, terminal: TerminalItem) -> tuple[Any, BaseException | None]:
+        try:
+            return self._outcome(terminal)
+        except Exception as problem:
+            return None, problem
+
+    def _keep(self, terminal: TerminalItem, value: Any, error: BaseException | None) -> None:
         with _MAKING:
             if not self._decoded:  # or another thread was faster, and its value is the one
                 self._value, self._error = value, error
                 self._decoded = True
-                self._terminal = (terminal[0], state, b"", None)
+                self._terminal = (terminal[0], terminal[1], b"", None)
 
     def _decode_value(self, payload: Payload) -> Any:
         return decode_value(payload, self._holder.trusted)

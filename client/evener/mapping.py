@@ -205,10 +205,9 @@ class Mapped(Iterator[Any]):
 
     # --- For tqdm and others ----------------------------------------------------------------------
 
-    def __length_hint__(self) -> int:
+    def __length_hint__(self) -> Any:  # an int, or NotImplemented
         if self._left is None:
-            unknown: Any = NotImplemented
-            return unknown
+            return NotImplemented
         return self._left + length_hint(self._values) + len(self._ready)
 
     def close(self) -> None:

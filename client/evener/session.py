@@ -101,7 +101,7 @@ class ClientSession(SessionState):
             m.Accepted: self._on_accepted,
             m.Rejected: self._work.on_rejected,
             m.Terminal: self._work.on_terminal,
-            m.Heartbeat: self._on_heartbeat,
+            m.Heartbeat: lambda message: None,  # that it came is all it says
             m.Notice: self._on_notice,
             m.Answer: self._work.on_answer,
             m.Goodbye: self._on_goodbye,
@@ -299,6 +299,7 @@ class ClientSession(SessionState):
         again = self._work.welcomed(restarted)
         self._deadlines.clear(_HELLO)
         self._deadlines.set(_BEAT, self.now_ns + self._beat_ns())
+        self._deadlines.set(_SILENCE, self.now_ns + self._silence_ns())
         self._move(Cause.WELCOMED)
         if self._lost_ns is not None:
             gap_s = (self.now_ns - self._lost_ns) / 1e9
@@ -310,9 +311,6 @@ class ClientSession(SessionState):
     def _on_accepted(self, message: m.Accepted) -> None:
         self._violations = 0
         self._work.on_accepted(message)
-
-    def _on_heartbeat(self, message: m.Heartbeat) -> None:
-        pass  # that it came is all it says
 
     def _on_notice(self, message: m.Notice) -> None:
         self._log("warning", message.text)

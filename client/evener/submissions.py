@@ -76,8 +76,8 @@ class Submissions:
         return not self._flights and not self._held and not self._fresh and not self._again
 
     def undelivered(self) -> bool:
-        """Whether any task is not yet taken by the broker."""
-        return bool(self._flights or self._held or self._fresh or self._again)
+        """Whether any open task is not yet taken by the broker."""
+        return bool(self._table) and not self.idle()
 
     def held(self) -> bool:
         """Whether the broker was full, and tasks wait for it to be less so."""

@@ -1,12 +1,11 @@
 """Who watches the socket's descriptor: the I/O thread, or a thread that waits for one result.
 
 Rules of this file: no messages, no session. At most one thread is the reader, and while there is
-one the I/O thread's epoll is disarmed, so that a message wakes one thread and not two. Becoming
-the reader is one atomic step that needs no lock: what Ctrl-C may interrupt must not be left
-locked. Should a reader be interrupted between two instructions and never hand back, the I/O
-thread, which comes round by itself, notices that messages lay unread and takes over.
+one the I/O thread's epoll is disarmed, so that a message wakes one thread and not two. A reader
+says that it `left` before anything else, in a step that no signal handler can come between; so one
+that Ctrl-C kept from giving back is known, and the I/O thread takes over when it next comes round.
 
-The wake-ups go through eventfds. They are closed under `_gone_lock`, so that nobody writes to a
+The wake-ups go through eventfds. They are closed under the lock, so that nobody writes to a
 descriptor that has become somebody else's.
 """
 
@@ -24,11 +23,14 @@ _IN: Final = select.EPOLLIN
 class Reader:
     """A thread that reads for itself, until what it waits for is there."""
 
-    __slots__ = ("done", "thread")
+    __slots__ = ("done", "left", "outer", "thread")
 
     def __init__(self, done: Callable[[], bool]) -> None:
         self.done = done
+        self.left = False
         self.thread = threading.get_ident()
+        self.outer: Reader | None = None
+        """What the thread was reading for when a signal handler made it read for this."""
 
 
 class Watch:
@@ -43,30 +45,43 @@ class Watch:
         self._epoll.register(fd, _IN)
         self._poller = select.poll()
         self._polled = -1
-        self._readers: dict[int, Reader] = {}  # one at most; setdefault is the atomic step
-        self._suspect: Reader | None = None
-        self._gone_lock = threading.Lock()
+        self._reader: Reader | None = None
         self._gone = False
+        # Held for a few instructions only, and only by `with`, which Ctrl-C cannot leave locked.
+        self._lock = threading.Lock()
 
     # --- The reader -------------------------------------------------------------------------------
 
     def reader(self) -> Reader | None:
         """Who reads, if it is not the I/O thread."""
-        return self._readers.get(0)
+        return self._reader
 
     def take(self, me: Reader) -> bool:
         """Become the reader, if nobody is. Whoever calls must call `give_back` in any case."""
-        if self._readers.setdefault(0, me) is not me:
-            return False
-        self._modify(0)
-        return True
+        with self._lock:
+            reader = self._reader
+            if reader is not None and not reader.left:
+                if reader.thread != me.thread:
+                    return False
+                me.outer = reader
+            self._reader = me
+            self._modify(0)
+            return True
 
     def give_back(self, me: Reader) -> None:
         """The I/O thread watches again, if it was `me` who did."""
-        if self._readers.get(0) is me:
-            self._modify(_IN)
-            del self._readers[0]
-            # Another reader may have begun right now, and finds us armed: one wake-up too many.
+        me.left = True
+        with self._lock:
+            if self._reader is me:
+                self._reader = me.outer
+                if me.outer is None:
+                    self._modify(_IN)
+
+    def heal(self) -> None:
+        """Caller: the I/O thread. Takes over from a reader that left and could not say so."""
+        reader = self._reader
+        if reader is not None and reader.left:
+            self.give_back(reader)
 
     def wait_readable(self, seconds: float | None) -> bool:
         """Caller: the reader. Blocks until the socket may have something, or somebody woke us."""
@@ -86,13 +101,6 @@ class Watch:
             else:
                 readable = True
         return readable
-
-    def suspect(self, read_something: bool) -> None:
-        """Caller: the I/O thread, when it comes round by itself. Takes over from a lost reader."""
-        reader = self._readers.get(0)
-        if reader is not None and reader is self._suspect and read_something:
-            self.give_back(reader)
-        self._suspect = reader
 
     def wake_reader(self) -> None:
         """Its future has ended, or the socket is another."""
@@ -121,12 +129,12 @@ class Watch:
     def watch_fd(self, fd: int) -> None:
         """Caller: who holds the connection's lock, with a new socket."""
         self._fd = fd
-        self._epoll.register(fd, 0 if self._readers else _IN)
+        self._epoll.register(fd, 0 if self._reader is not None else _IN)
         self.wake_reader()
 
     def close(self) -> None:
         """Caller: the I/O thread, last of all."""
-        with self._gone_lock:
+        with self._lock:
             self._gone = True
             self._epoll.close()
             os.close(self._io_wake)
@@ -136,10 +144,10 @@ class Watch:
         try:
             self._epoll.modify(self._fd, mask)
         except (OSError, ValueError):  # closed, or just being replaced: then `watch_fd` sees to it
-            self.wake_io()
+            pass
 
     def _write(self, fd: int) -> None:
-        with self._gone_lock:
+        with self._lock:
             if not self._gone:
                 os.eventfd_write(fd, 1)
 

@@ -1,4 +1,4 @@
-"""The client's session: events in, exact effects out, all redundant state recounted after each step."""
+"""The client's session: events in, exact effects out, all redundant state recounted."""
 
 from __future__ import annotations
 
@@ -571,7 +571,7 @@ def test_the_last_ends_are_acknowledged_before_leaving(bench: Bench) -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_under_any_order_of_events_every_task_ends_once(seed: int) -> None:
-    """A broker that restarts, loses connections and repeats itself; the program submits and cancels."""
+    """A broker restarts, loses connections, repeats itself; the program submits and cancels."""
     rng = random.Random(seed)
     bench = Bench()
     ended: dict[object, int] = {}

@@ -129,8 +129,10 @@ def test_addresses(address: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["", "h:1", "tcp://", "tcp://h", "tcp://h:", "tcp://:1", "tcp://h:0", "tcp://h:65536"]
-    + ["tcp://h:1x", "udp://h:1", "tcp://a b:1", "tcp://h\n:1", "ipc://"],
+    [
+        *("", "h:1", "tcp://", "tcp://h", "tcp://h:", "tcp://:1", "tcp://h:0", "tcp://h:65536"),
+        *("tcp://h:1x", "udp://h:1", "tcp://a b:1", "tcp://h\n:1", "ipc://"),
+    ],
 )
 def test_what_is_no_address_is_named_with_its_source(address: str) -> None:
     with pytest.raises(UsageError, match="EVENER_BROKER"):

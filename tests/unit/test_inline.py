@@ -83,9 +83,9 @@ def test_what_is_handed_in_is_a_copy(client: evener.Client) -> None:
 
 
 def test_what_cannot_travel_fails_here_too(client: evener.Client) -> None:
-    with pytest.raises(NotSendable, match="sqlite3.Connection"):
-        client.submit(add, sqlite3.connect(":memory:"))
-    with pytest.raises(NotSendable, match="sqlite3.Connection"):
+    with pytest.raises(NotSendable, match=r"sqlite3\.Connection"):
+        client.submit("inline.add", sqlite3.connect(":memory:"))
+    with pytest.raises(NotSendable, match=r"sqlite3\.Connection"):
         client.submit(connection).result()
 
 

@@ -165,7 +165,8 @@ def test_says_how_much_is_left_where_that_is_known(client: Client) -> None:
     assert operator.length_hint(results, -1) == 50
     assert next(results) == 0
     assert operator.length_hint(results, -1) == 49
-    list(results.__iter__().__next__() for _ in range(12))
+    for _ in range(12):
+        next(results)
     assert operator.length_hint(results, -1) == 37
     assert operator.length_hint(client.map("t.double", itertools.count()), -1) == -1
     assert operator.length_hint(client.map("t.add", range(5), range(3)), -1) == 3
