@@ -56,9 +56,8 @@ log = logging.getLogger("evener.client")
 # busy. Larger: the broker waits for work. Smaller: more turns per task.
 _GATHER: Final = 128
 
-# How long the I/O thread sleeps at most, and in a callback that blocks.
-_LOOK_S: Final = 1.0
-_SLICE_S: Final = 0.05
+_LOOK_S: Final = 1.0  # how long the I/O thread sleeps at most
+_SLICE_S: Final = 0.05  # and in a callback that blocks
 
 
 def now_ns() -> int:
@@ -385,8 +384,7 @@ class Connection:
 
     def _shut(self) -> None:
         """Everything goes; whoever still reads is told first, and has its time."""
-        with self._lock:
-            self._over = True
+        self._over = True
         deadline = time.monotonic() + 2.0
         while self._watch.reader() is not None and time.monotonic() < deadline:
             self._watch.wake_reader()
