@@ -241,7 +241,8 @@ def test_frames_of_one_payload_and_of_one_message_have_their_bounds() -> None:
 
 
 def test_bytes_of_one_payload_have_their_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evener_wire.decoders.PAYLOAD_BYTES_MAX", 10)  # 2 GiB are too much for a test
+    # 2 GiB are too much for a test.
+    monkeypatch.setattr("evener_wire.decoders.PAYLOAD_BYTES_MAX", 10)
     assert decode(encode(m.Answer(1, True, m.Frames([bytes(5), bytes(5)]))))
     assert "payload of 11 bytes" in refused(
         encode(m.Answer(1, True, m.Frames([bytes(5), bytes(6)])))
