@@ -264,8 +264,8 @@ class Connection:
     def _step(self, events: list[r.Event]) -> None:
         inbox = self._inbox
         if inbox:
-            # Not `list(inbox)`: other threads append while we look.
-            events.append(r.Submitted([inbox.popleft() for _ in range(len(inbox))]))
+            # In front, as a cancel may be of one of them. No `list(inbox)`: others append meanwhile.
+            events.insert(0, r.Submitted([inbox.popleft() for _ in range(len(inbox))]))
         if self._broken is not None:
             for event in events:
                 if type(event) is r.Submitted:
