@@ -264,7 +264,7 @@ class Connection:
     def _step(self, events: list[r.Event]) -> None:
         inbox = self._inbox
         if inbox:
-            # In front, as a cancel may be of one of them. No `list(inbox)`: others append meanwhile.
+            # In front, as a cancel may be of one of them. No `list(inbox)`: others append to it.
             events.insert(0, r.Submitted([inbox.popleft() for _ in range(len(inbox))]))
         if self._broken is not None:
             for event in events:
