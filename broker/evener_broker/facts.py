@@ -6,7 +6,7 @@ items, so it is cut here.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from evener_wire import messages as m
 from evener_wire.limits import FACTS_MAX, KIB
@@ -41,5 +41,6 @@ def _fact_bytes(fact: object) -> int:
     if type(fact) is bytes:
         return len(fact) + 5
     if isinstance(fact, tuple):
-        return 5 + sum(map(_fact_bytes, fact))
+        parts = cast("tuple[object, ...]", fact)
+        return 5 + sum(_fact_bytes(part) for part in parts)
     return 9

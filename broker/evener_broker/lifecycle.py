@@ -7,7 +7,7 @@ attempts close through `Placing.close` alone, and a task ends through `_end` alo
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, cast
 
 from evener_broker.facts import kept
 from evener_broker.placing import Placing
@@ -209,7 +209,8 @@ class Lifecycle:
             return False
         if not options.retry_on:
             return True
-        return isinstance(types, tuple) and any(name in options.retry_on for name in types)
+        names = cast("tuple[object, ...]", types) if isinstance(types, tuple) else ()
+        return not frozenset(options.retry_on).isdisjoint(names)
 
     def _hold_for_retry(self, task: Task) -> None:
         delay_ns = task.options.retry_delay_ms * MILLISECOND_NS << min(task.tries.failures - 1, 32)

@@ -138,6 +138,14 @@ class Lane:
                 best = (line, first)
         return best
 
+    def only_line(self) -> Fifo | None:
+        """The line in which everything here stands, if there is only one."""
+        if not self.special:
+            return self.common
+        if len(self.special) == 1 and self.common.head() is None:
+            return next(iter(self.special.values()))
+        return None
+
     def oldest(self) -> Task | None:
         """The task that has waited longest, whoever can run it."""
         heads = [line.head() for line in (self.common, *self.special.values())]
@@ -232,9 +240,10 @@ class Level:
         if len(self.turns) > 1:
             return []
         lane = self.lanes[first.client]
-        if lane.special:
+        line = lane.only_line()
+        if line is None:
             return []
-        taken = lane.common.pop_like(first, most)
+        taken = line.pop_like(first, most)
         lane.count -= len(taken)
         self.count -= len(taken)
         return taken
@@ -283,7 +292,7 @@ class Queue:
         function = task.function
         level = self.levels[task.options.priority]
         lane = level.lanes.get(task.client) or level.lane_of(task.client)
-        if function in self.common or function.by_value:
+        if function in self.common or function.by_value or not self.agents:
             lane.common.add(task)
         else:
             lane.line_of(function).add(task)
@@ -365,8 +374,10 @@ class Queue:
 
     def recount_common(self) -> None:
         """Note which functions all agents of the queue offer; after each change of either."""
-        offers = [agent.functions for agent in self.agents]
-        self.common = frozenset.intersection(*offers) if offers else frozenset()
+        common: frozenset[Function] | None = None
+        for agent in self.agents:
+            common = agent.functions if common is None else common & agent.functions
+        self.common = common or frozenset()
 
     def __repr__(self) -> str:
         return f"<Queue {self.name}, {self.count} waiting, {len(self.agents)} agents>"

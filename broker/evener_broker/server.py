@@ -15,7 +15,7 @@ import random
 import resource
 import signal
 import socket as sockets
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ def _run(
 
 
 @contextlib.contextmanager
-def _context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+def _context() -> Generator[zmq.Context[zmq.Socket[bytes]]]:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
         yield context
@@ -189,7 +189,7 @@ def _raise_file_limit() -> None:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[int]:
+def _signals() -> Generator[int]:
     """A pipe that gets the number of each SIGINT and SIGTERM; nothing is raised anywhere."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
