@@ -145,6 +145,12 @@ class Submissions:
                 size += len(ticket.item[2])
                 endings.append((ticket, item))
         self.bytes -= size
+        flights = self._flights
+        # What ended was accepted. Where it is all that a message had, do not wait to be told.
+        while flights and len(flights[0].tickets) == 1:
+            if flights[0].tickets[0].item[0] in self._table:
+                break
+            flights.popleft()
         if endings and (self._again or self._fresh or self._held):
             self._may_have_ended = True
         return endings

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import zmq
 
-from evener.payload import encode_value
+from evener.payload import decode_call, encode_value
 from evener_wire import codec
 from evener_wire import messages as m
 from evener_wire.session import Sequence, Verdict
@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=m.Message)
 
 DEADLINE_S = 10.0
+
+
+def echo(item: tuple[bytes, str, m.Payload, object]) -> bytes:
+    """The result of a task that returns its argument."""
+    args, _, _ = decode_call(item[2], True)
+    payload = encode_value(args[0])
+    assert type(payload) is bytes
+    return payload
 
 
 class ClientBroker:
