@@ -231,6 +231,7 @@ class FaultCluster:
 
     def kill_agent(self, agent: Part) -> int:
         """SIGKILL to an agent; its workers die with it."""
+        agent.stop()  # or it starts another worker while we look
         workers = agent.workers()
         at_ns = time.monotonic_ns()
         agent.process.kill()

@@ -17,6 +17,9 @@ from pathlib import Path
 BEGIN = "begin"
 END = "end"
 
+# A result may be lost with its worker, or with its agent while the broker is away; not later.
+DELIVERY_NS = 5_000_000_000
+
 
 def note(folder: str | os.PathLike[str], what: str, token: str) -> None:
     """Append one line: what happened, to which task, in which process, when."""
@@ -96,7 +99,8 @@ def misdeeds(
     """What broke a promise; empty when all is well.
 
     `tokens` were submitted; `answered` is one entry per result that a caller got. A task may begin
-    again only when the process of its run before was killed after that run began.
+    again only when the process of its run before was killed, during that run or so soon after it
+    that its result may have died with it.
     """
     died: defaultdict[int, list[int]] = defaultdict(list)
     for death in deaths:
@@ -115,6 +119,10 @@ def misdeeds(
         if answers[token] and not any(run.ended_ns is not None for run in runs[token]):
             found.append(f"{token}: answered, but never came to its end")
         for run, following in zip(runs[token], runs[token][1:], strict=False):
-            if not any(at_ns >= run.began_ns for at_ns in died[run.pid]):
+            if not any(_excuses(at_ns, run) for at_ns in died[run.pid]):
                 found.append(f"{token}: {run} began again, unasked, as {following}")
     return found
+
+
+def _excuses(died_ns: int, run: Execution) -> bool:
+    return run.ended_ns is None or died_ns - run.ended_ns < DELIVERY_NS

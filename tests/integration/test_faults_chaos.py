@@ -1,0 +1,107 @@
+"""Workers, agents and brokers killed at random under load, judged by what really ran.
+
+The seed is printed with a failure; with it in `FAULT_SEED` the same decisions are taken again. Their
+moments are those of real processes, so a seed repeats a kind of run, not a run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections import Counter
+
+import evener
+from tests.integration import fault_app as app
+from tests.integration.fault_cluster import FaultCluster, Part
+from tests.integration.history import Execution, misdeeds
+from tests.support import wait_until
+
+CHAOS_S = 10.0
+TASKS = 3_000
+
+
+class Chaos:
+    """What goes wrong, and when."""
+
+    def __init__(self, cluster: FaultCluster, seed: int) -> None:
+        self.cluster = cluster
+        self.rng = random.Random(seed)
+        self.done: Counter[str] = Counter()
+        self.living: list[Part] = list(cluster.agents)
+
+    def strike(self) -> None:
+        act = self.rng.choices(
+            [self.kill_worker, self.kill_agent, self.restart_broker, self.stop_agent],
+            [12, 2, 3, 2],
+        )[0]
+        act()
+        self.done[act.__name__] += 1
+
+    def kill_worker(self) -> None:
+        workers = [pid for agent in self.living for pid in agent.workers()]
+        if workers:
+            self.cluster.kill_worker(self.rng.choice(workers))
+
+    def kill_agent(self) -> None:
+        victim = self.rng.choice(self.living)
+        self.cluster.kill_agent(victim)
+        self.living.remove(victim)
+        self.living.append(self.cluster.begin_agent(2))
+
+    def restart_broker(self) -> None:
+        self.cluster.restart_broker()
+
+    def stop_agent(self) -> None:
+        victim = self.rng.choice(self.living)
+        victim.stop()
+        self.pause(0.5)
+        victim.go_on()
+
+    def pause(self, longest_s: float) -> None:
+        time.sleep(self.rng.uniform(0.05, longest_s))  # the length is the point of it
+
+
+def test_chaos(cluster: FaultCluster) -> None:
+    seed = int(os.environ.get("FAULT_SEED") or random.randrange(1 << 32))
+    print(f"FAULT_SEED={seed}")
+    cluster.start(agents=2, workers=2)
+    clients = [*cluster.clients, cluster.client()]
+    tokens = [f"t{n}" for n in range(TASKS)]
+    futures: dict[str, evener.Future[str]] = {}
+    calm = threading.Event()
+    pace = random.Random(seed)
+
+    def load() -> None:
+        """As much as is taken, but never everything at once, so that all phases are struck."""
+        call = app.work.options(max_starts=1_000)
+        for number, token in enumerate(tokens):
+            seconds = pace.choice([0.0, 0.001, 0.003, 0.01])
+            futures[token] = clients[number % 2].submit(call, token, seconds)
+            if number % 20 == 0 and not calm.is_set():
+                calm.wait(CHAOS_S * 20 / TASKS)
+
+    loader = threading.Thread(target=load)
+    loader.start()
+    chaos = Chaos(cluster, seed)
+    until = time.monotonic() + CHAOS_S
+    try:
+        while time.monotonic() < until:
+            chaos.pause(0.6)
+            chaos.strike()
+    finally:
+        calm.set()
+        loader.join(60)
+    answered = [futures[token].result(60) for token in tokens]
+    runs = cluster.history.executions()
+    print(f"{dict(chaos.done)}; {len(runs)} runs of {TASKS} tasks, {_cut(runs)} cut short")
+    assert misdeeds(runs, tokens, answered, cluster.deaths) == []
+    assert sum(chaos.done.values()) >= 10
+    # And everything is as it was: all workers back, nothing left at the broker.
+    wait_until(lambda: cluster.slots(clients[0]) == 4, 20, "all workers")
+    wait_until(lambda: clients[0].query("ls", kind="tasks")["total"] == 0, 10, "an empty broker")
+
+
+def _cut(runs: list[Execution]) -> int:
+    return sum(run.ended_ns is None for run in runs)
