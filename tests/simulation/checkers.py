@@ -1,0 +1,314 @@
+"""The checkers, each named after the invariant it holds. They know what really happened.
+
+Rules of this file: conclusions from `truth.py` and `watch.py` alone; a core's own books prove
+nothing. A checker raises `Violation`, and the seed has failed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from evener_wire import messages as m
+from evener_wire.limits import (
+    HEARTBEAT_NS,
+    RECONNECT_GRACE_NS,
+    SELF_FENCE_NS,
+    SILENCE_NS,
+)
+from tests.simulation.agent_node import AgentNode
+from tests.simulation.broker_node import BrokerNode
+from tests.simulation.client_node import ClientNode
+from tests.simulation.order import Order
+from tests.simulation.truth import Key, Run, Sent, Ticket, digest_of, number_in
+from tests.simulation.watch import AgentTap, PeerTap, Watch
+from tests.simulation.world import MS, Violation, World
+
+# Clocks of hosts differ by 500 parts in a million, and agents look at their clocks now and then.
+_TOLERANCE_NS: Final = 60 * MS
+
+
+class Checkers:
+    """The `Judge` of what the watch sees, and of what clients and workers do."""
+
+    def __init__(
+        self,
+        world: World,
+        watch: Watch,
+        broker: BrokerNode,
+        agents: list[AgentNode],
+        *,
+        hostile: bool,
+        clients: int,
+    ) -> None:
+        self._world = world
+        self._watch = watch
+        self._broker = broker
+        self._agents = {agent.name: agent for agent in agents}
+        self._hostile = hostile
+        self._order = Order(world, watch, clients)
+        self._fences: dict[bytes, int] = {}
+        self._by_id: dict[tuple[str, bytes], Ticket] = {}
+        self.verdicts_true = 0
+        self.verdicts_false = 0
+        self.accepted = 0
+
+    def fail(self, invariant: str, text: str, ticket: Ticket | None = None) -> Violation:
+        """The seed has failed."""
+        story = "" if ticket is None else "\n" + ticket.story()
+        return Violation(invariant, f"{text}{story}")
+
+    # --- Submission: I4, I6 -----------------------------------------------------------------------
+
+    def on_submit(self, tap: PeerTap, message: m.Submit, rejected: set[bytes]) -> None:
+        """The broker took a SUBMIT."""
+        epoch = self._watch.epoch
+        for item in message.items:
+            ticket = self._watch.truth.of_payload(item[2])
+            if item[0] in rejected or epoch in ticket.accepted:
+                continue
+            self.accepted += 1
+            self._by_id[tap.who, ticket.id] = ticket
+            ticket.accepted[epoch] = (self.accepted, self._world.now, message.again)
+            if epoch not in ticket.told:
+                self._order.accepted(ticket)
+
+    def on_cancel(self, message: m.Cancel) -> None:
+        """The broker took a CANCEL."""
+        ids = {item[0] for item in message.items}
+        for ticket in self._watch.truth.tickets:
+            if ticket.id in ids and self._watch.epoch in ticket.accepted:
+                ticket.cancelled_in = self._watch.epoch
+                self._order.ended(ticket)
+                self._world.hit(f"CANCEL of a task that is {self._phase(ticket)}")
+
+    def _phase(self, ticket: Ticket) -> str:
+        if self._watch.epoch in ticket.told:
+            return "over"
+        if any(run.end_ns is None for run in ticket.runs):
+            return "running"
+        return "sent" if ticket.sent else "waiting"
+
+    # --- Dispatch: I4, I7, I9, I10, I15, I16, I23 -------------------------------------------------
+
+    def on_run(self, tap: PeerTap, items: list[tuple[bytes, int, str, m.Payload]]) -> None:
+        """The broker sends work to an agent."""
+        agent = tap.agent
+        assert agent is not None
+        for task_id, fence, function, payload in items:
+            ticket = self._watch.truth.of_payload(payload)
+            self._may_send(ticket, agent, function)
+            if fence <= self._fences.get(task_id, 0):
+                raise self.fail("I9", f"fence {fence} was there before", ticket)
+            self._fences[task_id] = fence
+            for run in ticket.runs:
+                if run.end_ns is None and not self._is_given_up(run):
+                    which = "I23" if m.epoch_of(run.key[1]) < self._watch.epoch else "I7"
+                    raise self.fail(which, f"sent to {agent.who} while {run} goes on", ticket)
+                if run.end_ns is None:
+                    self._world.hit("second run beside one that was given up")
+            sent = Sent(self._watch.epoch, fence, agent.who, self._world.now)
+            ticket.sent.append(sent)
+            self._watch.by_key[task_id, fence] = ticket, sent
+            agent.open[task_id, fence] = ticket, sent
+            self._order.sent(ticket)
+        most = agent.slots * 513
+        if len(agent.open) > most:
+            raise self.fail("I10", f"{agent.who} has {len(agent.open)} open attempts of {most}")
+        self._world.peak("attempts at one agent", len(agent.open))
+
+    def _may_send(self, ticket: Ticket, agent: AgentTap, function: str) -> None:
+        epoch = self._watch.epoch
+        if not agent.offered or agent.draining or not agent.slots:
+            raise self.fail("I10", f"sent to {agent.who}, which offers nothing", ticket)
+        if ticket.options.queue not in agent.queues:
+            raise self.fail("I10", f"sent to {agent.who}, which does not serve its queue", ticket)
+        if not function.startswith("~") and function not in agent.functions:
+            raise self.fail("I10", f"sent to {agent.who}, which cannot run it", ticket)
+        if ticket.options.at_most_once and ticket.sent:
+            raise self.fail("I15", "sent twice, and it may be sent once", ticket)
+        if epoch in ticket.told:
+            raise self.fail("I4", "sent after its end was told", ticket)
+        if ticket.cancelled_in == epoch:
+            raise self.fail("I16", "sent after its cancel was taken", ticket)
+
+    def _is_given_up(self, run: Run) -> bool:
+        """Whether others may run the task although this run goes on."""
+        found = self._watch.by_key.get(run.key)
+        if found is None or found[0] is not run.ticket:
+            return False
+        _, sent = found
+        if sent.given_up:
+            return True
+        if sent.epoch == self._watch.epoch:
+            return False
+        return not any(run.key in tap.open for tap in self._watch.agents.values())
+
+    def on_turn_over(self) -> None:
+        """After a turn of the broker: I13, I14."""
+        self._order.check()
+
+    # --- Ends: I1, I3, I8, I11, I12, I16 ----------------------------------------------------------
+
+    def on_terminal(self, tap: PeerTap, message: m.Terminal) -> None:
+        """The broker tells a client how tasks ended."""
+        epoch = self._watch.epoch
+        for task_id, state, payload, facts in message.items:
+            ticket = self._by_id.get((tap.who, task_id))
+            if ticket is None:
+                raise self.fail("I3", f"{tap.who} is told of {task_id.hex()}, not its own")
+            now = (state, digest_of(payload))
+            before = ticket.told.setdefault(epoch, now)
+            if before != now:
+                raise self.fail("I1", f"told {before} and then {now}", ticket)
+            if before is not now:
+                self._world.hit("TERMINAL told again")
+                continue
+            self._order.ended(ticket)
+            self._world.hit(f"TERMINAL {m.TERMINAL_STATES[state]}")
+            for run in ticket.runs:
+                if run.end_ns is None and not self._is_given_up(run):
+                    raise self.fail("I16", f"ended while {run} goes on", ticket)
+            self._judge_end(ticket, state, payload, dict(facts or {}))
+
+    def _judge_end(
+        self, ticket: Ticket, state: int, payload: m.Payload, facts: dict[str, object]
+    ) -> None:
+        if state == m.TERMINAL_DONE:
+            self._judge_result(ticket, payload, "done")
+        elif state == m.TERMINAL_FAILED:
+            if facts.get("reason") != "unknown_function":
+                self._judge_result(ticket, payload, "failed")
+        elif state == m.TERMINAL_CANCELLED:
+            same = [t for t in self._watch.truth.tickets if t.id == ticket.id]
+            if not any(t.cancel_asked for t in same):
+                raise self.fail("I3", "cancelled, and nobody asked for it", ticket)
+        elif state == m.TERMINAL_EXPIRED:
+            self._judge_expiry(ticket, str(facts.get("limit")))
+        else:
+            self._judge_loss(ticket, facts)
+
+    def _judge_result(self, ticket: Ticket, payload: m.Payload, ended: str) -> None:
+        number, fence = number_in(payload)[:2]
+        key: Key = (ticket.id, fence)
+        if number != ticket.number:
+            raise self.fail("I3", f"has the result of task {number}", ticket)
+        if not any(run.key == key and run.ended == ended for run in ticket.runs):
+            raise self.fail("I3", f"has a result of attempt {fence}, which did not end so", ticket)
+        here = [sent.fence for sent in ticket.sent if sent.epoch == self._watch.epoch]
+        if here and max(here) != fence:
+            raise self.fail("I8", f"result of attempt {fence}, open was {max(here)}", ticket)
+        sent = next(sent for sent in ticket.sent if sent.fence == fence)
+        if sent.given_up:
+            raise self.fail("I8", f"result of attempt {fence}, which was given up", ticket)
+
+    def _judge_expiry(self, ticket: Ticket, limit: str) -> None:
+        options = ticket.options
+        _, since_ns, _ = ticket.accepted[self._watch.epoch]
+        waited_ms = (self._world.now - since_ns) / MS
+        self._world.hit(f"EXPIRED {limit}")
+        if limit == "run":
+            longest = max((_length(run) for run in ticket.runs), default=0) / MS
+            fine = 0 < options.timeout_ms <= longest * 1.002 + 1
+        elif limit == "queue":
+            fine = 0 < options.expires_ms <= waited_ms * 1.002 + 1
+        else:
+            fine = 0 < options.deadline_ms <= waited_ms * 1.002 + 60
+        if not fine:
+            raise self.fail("I3", f"expired ({limit}) after {waited_ms:.1f} ms", ticket)
+
+    def _judge_loss(self, ticket: Ticket, facts: dict[str, object]) -> None:
+        reason, starts = facts.get("reason"), facts.get("starts", 0)
+        self._world.hit(f"LOST {reason}")
+        died = sum(run.ended == "died" for run in ticket.runs)
+        if reason == "unknown" and not ticket.options.at_most_once:
+            raise self.fail("I11", "lost(unknown), and it may run again", ticket)
+        if reason == "poison":
+            assert isinstance(starts, int)
+            if starts < ticket.options.max_starts:
+                raise self.fail("I12", f"lost after {starts} starts", ticket)
+            if starts > died + ticket.vanished:
+                raise self.fail("I11", f"charged {starts} starts, {died} died", ticket)
+
+    # --- Clients: I2, I6, I16 ---------------------------------------------------------------------
+
+    def on_end(self, client: ClientNode, ticket: Ticket) -> None:
+        """A client ends the future of a task."""
+        how, what = ticket.ends[-1]
+        self._world.hit(f"future ends: {how}")
+        if len(ticket.ends) > 1:
+            raise self.fail("I2", "the caller is told twice", ticket)
+        if ticket.owner != client.who:
+            raise self.fail("I3", f"ended at {client.who}", ticket)
+        if how == "abandoned" and what is not None and not self._hostile:
+            raise self.fail("I6", f"the broker refused the client: {what}", ticket)
+        if how not in m.TERMINAL_STATES or not isinstance(what, tuple):
+            return
+        told = (what[1], digest_of(what[2]))
+        if how == "cancelled" and not ticket.told and ticket.cancel_asked:
+            return  # no broker had it yet
+        if told not in ticket.told.values():
+            raise self.fail("I2", f"{told} at the caller was never told", ticket)
+
+    def check_hellos(self, client: ClientNode) -> None:
+        """I25: a client does not storm the broker."""
+        hellos = client.hellos
+        for first, tenth in zip(hellos, hellos[12:], strict=False):
+            if tenth - first < 1_000 * MS:
+                raise self.fail("I25", f"{client.who} said HELLO 12 times within a second")
+
+    # --- Workers: I7, I12 -------------------------------------------------------------------------
+
+    def on_begin(self, run: Run) -> None:
+        """A body starts."""
+        agent = self._agents[run.agent.partition(".")[0]]
+        silent_ns = self._world.now - agent.heard_broker_ns
+        if agent.slow == 1 and not agent.was_paused_since(self._world.now - SILENCE_NS):
+            if silent_ns > SELF_FENCE_NS + _TOLERANCE_NS:
+                text = f"starts {silent_ns / 1e9:.2f} s after its agent heard the broker"
+                raise self.fail("I7", text, run.ticket)
+        ticket = run.ticket
+        died = sum(earlier.ended == "died" for earlier in ticket.runs)
+        epochs = len({sent.epoch for sent in ticket.sent})
+        if died > ticket.options.max_starts * epochs + ticket.vanished:
+            raise self.fail("I12", f"starts after {died} deaths", ticket)
+        if ticket.options.at_most_once and len(ticket.runs) > 1:
+            raise self.fail("I15", "runs twice", ticket)
+        if sum(run.key == earlier.key for earlier in ticket.runs) > 1:
+            raise self.fail("I9", "one attempt runs twice", ticket)
+
+    # --- Verdicts: I18 ----------------------------------------------------------------------------
+
+    def on_verdict(self, tap: AgentTap, why: str) -> None:
+        """The broker gives an agent up."""
+        self._world.hit(f"verdict: {_kind(why)}")
+        stopped_ns = self._broker.stopped_ns - tap.read_stopped_ns
+        unread_ns = self._world.now - tap.read_ns - max(0, stopped_ns)
+        if why.startswith("silent"):
+            if unread_ns < SILENCE_NS - _TOLERANCE_NS:
+                raise self.fail("I18", f"{tap.who}: silent, heard {unread_ns / 1e9:.2f} s ago")
+        elif why.startswith("its connection"):
+            if self._world.now - tap.session_ns < RECONNECT_GRACE_NS - _TOLERANCE_NS:
+                raise self.fail("I18", f"{tap.who}: given up within its grace")
+        elif not tap.left:
+            raise self.fail("I18", f"{tap.who}: left, but it did not say so")
+        if why.startswith("left"):
+            return
+        if self._was_well(tap.who):
+            self.verdicts_false += 1
+            raise self.fail("I18", f"{tap.who} was well all the time, and was given up: {why}")
+        self.verdicts_true += 1
+
+    def _was_well(self, who: str) -> bool:
+        agent = self._agents[who.partition(".")[0]]
+        since_ns = self._world.now - SILENCE_NS - HEARTBEAT_NS
+        if self._hostile or not agent.alive or agent.who != who or agent.exited:
+            return False
+        return agent.undisturbed_since() <= since_ns and not agent.was_paused_since(since_ns)
+
+
+def _length(run: Run) -> int:
+    return 0 if run.end_ns is None else run.end_ns - run.start_ns
+
+
+def _kind(why: str) -> str:
+    return why.partition(";")[0].partition(" for ")[0].partition(" (")[0]

@@ -1,0 +1,106 @@
+"""Checkers of order and fairness: I13 and I14.
+
+Rules of this file: order is judged turn by turn, because within one turn of the broker its messages
+to different agents have no order.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.simulation.truth import Ticket
+from tests.simulation.watch import Watch
+from tests.simulation.world import Violation, World
+
+_Line = tuple[str, str, int, str]  # client, queue, priority, function
+_Place = tuple[str, int]  # queue, priority
+
+
+class Order:
+    """Who waits, and who went first."""
+
+    def __init__(self, world: World, watch: Watch, clients: int) -> None:
+        self._world = world
+        self._watch = watch
+        self._most_skipped: Final = 3 * clients + 2
+        self._epoch = 0
+        # Waiting tickets of each line, in the order of acceptance.
+        self._waiting: dict[_Line, dict[Ticket, None]] = {}
+        self._sent: list[Ticket] = []
+        self._skipped: dict[tuple[str, _Place], int] = {}
+
+    def _renew(self) -> None:
+        if self._watch.epoch != self._epoch:
+            self._epoch = self._watch.epoch
+            self._waiting.clear()
+            self._sent.clear()
+            self._skipped.clear()
+
+    def accepted(self, ticket: Ticket) -> None:
+        """It has its place now, unless it may leave it unseen, or an earlier broker had it."""
+        self._renew()
+        options = ticket.options
+        may_leave = options.expires_ms or options.deadline_ms
+        if may_leave or ticket.item[1] in ("app.nobody", "app.special"):
+            return
+        if not ticket.accepted[self._epoch][2]:
+            self._waiting.setdefault(_line(ticket), {})[ticket] = None
+
+    def sent(self, ticket: Ticket) -> None:
+        """It was sent to an agent in this turn."""
+        self._renew()
+        self._sent.append(ticket)
+
+    def ended(self, ticket: Ticket) -> None:
+        """It waits no more."""
+        self._renew()
+        line = self._waiting.get(_line(ticket))
+        if line is not None:
+            line.pop(ticket, None)
+
+    def check(self) -> None:
+        """After a turn."""
+        self._renew()
+        sent, self._sent = self._sent, []
+        firsts: list[Ticket] = []
+        for ticket in sent:
+            line = self._waiting.get(_line(ticket))
+            if line is not None and ticket in line:
+                del line[ticket]
+                firsts.append(ticket)
+        for ticket in firsts:
+            self._check_order(ticket)
+        if sent:
+            self._check_turns(sent)
+
+    def _check_order(self, ticket: Ticket) -> None:
+        """I13: nobody of the same line who came earlier still waits."""
+        first = next(iter(self._waiting[_line(ticket)]), None)
+        if first is not None and first.accepted[self._epoch] < ticket.accepted[self._epoch]:
+            text = f"{ticket!r} went before {first!r}\n{ticket.story()}\n{first.story()}"
+            raise Violation("I13", text)
+
+    def _check_turns(self, sent: list[Ticket]) -> None:
+        """I14: whoever waits has a turn when everybody else had some."""
+        owners = {(ticket.owner, _place(ticket)) for ticket in sent}
+        for owner_place in owners:
+            self._skipped.pop(owner_place, None)
+        for line, waiting in self._waiting.items():
+            place = (line[1], line[2])
+            if not waiting or (line[0], place) in owners:
+                continue
+            passed = sum(_place(t) == place and t.item[1] == line[3] for t in sent)
+            if passed:
+                count = self._skipped.get((line[0], place), 0) + passed
+                self._skipped[line[0], place] = count
+                if count > self._most_skipped:
+                    raise Violation("I14", f"{line} was passed over {count} times")
+                self._world.peak("turns passed over", count)
+
+
+def _line(ticket: Ticket) -> _Line:
+    return (ticket.owner, ticket.options.queue, ticket.options.priority, str(ticket.item[1]))
+
+
+def _place(ticket: Ticket) -> _Place:
+    return (ticket.options.queue, ticket.options.priority)

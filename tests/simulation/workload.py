@@ -1,0 +1,175 @@
+"""What the clients of a seed do: bursts and idle times, all options, cancels at every phase.
+
+Rules of this file: every operation is drawn from the stream of its client, in the order of time.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+from evener_wire import messages as m
+from tests.simulation.client_node import ClientNode
+from tests.simulation.swarm import Swarm
+from tests.simulation.truth import Body, Ticket, Truth
+from tests.simulation.world import MS, SECOND, US, World
+
+# What every agent offers, and what only the first one does.
+COMMON: Final = ("app.tiny", "app.short", "app.mid", "app.long", "app.mixed", "app.fragile")
+SPECIAL: Final = "app.special"
+REGISTERED: Final = m.Options(retries=1, retry_delay_ms=20)
+
+_ID_REUSE: Final = 0.01
+
+
+def functions_of(agent: int) -> list[tuple[str, m.Options | None]]:
+    """What the workers of an agent can run."""
+    names = [*COMMON, SPECIAL] if agent == 0 else list(COMMON)
+    return [(name, REGISTERED if name == "app.fragile" else None) for name in names]
+
+
+def queues_of(agent: int, count: int) -> tuple[str, ...]:
+    """Which queues an agent serves: the first one serves all."""
+    names = ["default", *(f"queue{n}" for n in range(1, count))]
+    if agent == 0:
+        return tuple(names)
+    return tuple(names[: 1 + agent % count])
+
+
+class Workload:
+    """The operations of one client."""
+
+    def __init__(self, world: World, truth: Truth, swarm: Swarm, client: ClientNode) -> None:
+        self._world = world
+        self._truth = truth
+        self._swarm = swarm
+        self._client = client
+        self._rng = world.stream(f"workload/{client.name}")
+        self._left = max(1, swarm.tasks // swarm.clients)
+        self._until_ns = world.now + swarm.period_ns
+        self._burst_ns = max(1, swarm.period_ns * 4 // max(4, self._left))
+        self._likes = self._rng.sample(
+            ("tiny", "short", "mid", "long", "mixed", "fragile", "special", "shipped", "odd"), 5
+        )
+        self.mine: list[Ticket] = []
+        self.others: list[Workload] = []
+        self._used: set[bytes] = set()  # ids of others, each once
+        self._next()
+
+    # --- When -------------------------------------------------------------------------------------
+
+    def _next(self) -> None:
+        delay_ns = int(self._rng.expovariate(1) * self._burst_ns)
+        self._world.after(delay_ns, self._client.name, self._on_burst)
+
+    def _on_burst(self, _: object) -> None:
+        if self._left <= 0 or self._world.now > self._until_ns:
+            return
+        rng, client = self._rng, self._client
+        count = min(self._left, rng.choice((1, 1, 1, 2, 5, 20)))
+        self._left -= count
+        options = self._options(rng)
+        like = rng.choice(self._likes)
+        tickets = [self._ticket(rng, like, options) for _ in range(count)]
+        if client.alive and not client.over:
+            client.submit(tickets)
+            self.mine += tickets
+            for ticket in tickets:
+                self._plan(rng, ticket)
+        else:
+            del self._truth.tickets[-count:]
+        self._next()
+
+    def _plan(self, rng: random.Random, ticket: Ticket) -> None:
+        """Later operations on a task."""
+        chance = rng.random()
+        if chance < 0.12:
+            delay_ns = int(0.05 * MS * 10 ** (rng.random() * 5))
+            self._world.after(delay_ns, self._client.name, self._on_cancel, ticket)
+        elif chance < 0.18:
+            delay_ns = int(0.05 * MS * 10 ** (rng.random() * 5))
+            self._world.after(delay_ns, self._client.name, self._on_copy, ticket)
+
+    def _on_cancel(self, ticket: Ticket) -> None:
+        if self._client.alive and self._client.who == ticket.owner and not self._client.over:
+            self._client.cancel([ticket])
+
+    def _on_copy(self, ticket: Ticket) -> None:
+        if self._client.alive and self._client.who == ticket.owner and not ticket.ends:
+            self._client.copies.append(ticket)
+            self._client.wake(self._world.now)
+
+    # --- What -------------------------------------------------------------------------------------
+
+    def _ticket(self, rng: random.Random, like: str, options: m.Options) -> Ticket:
+        function, body = _kind(rng, like)
+        if like == "odd" and options.expires_ms == 0 and rng.random() < 0.5:
+            options = options._replace(queue="nowhere", expires_ms=rng.randint(100, 3_000))
+            function = "app.tiny"
+        task_id = rng.randbytes(16)
+        if rng.random() < _ID_REUSE and (theirs := self._open_of_others()):
+            task_id = rng.choice(theirs).id
+            self._used.add(task_id)
+            self._world.hit("id of another client's task")
+        pad = rng.choice((0, 10, 10, 100, 1_000))
+        if rng.random() < 0.01:
+            pad = 70_000
+        return self._truth.ticket(self._client.who, task_id, function, body, options, pad)
+
+    def _open_of_others(self) -> list[Ticket]:
+        return [
+            ticket
+            for other in self.others
+            for ticket in other.mine
+            if not ticket.ends and ticket.alarming and ticket.id not in self._used
+        ]
+
+    def _options(self, rng: random.Random) -> m.Options:
+        queues = ["default", *(f"queue{n}" for n in range(1, self._swarm.queues))]
+        options = m.Options(
+            queue=rng.choice(queues), priority=rng.choice((5, 5, 5, 0, 9, rng.randint(0, 9)))
+        )
+        if rng.random() < 0.25:
+            options = options._replace(
+                retries=rng.randint(1, 3),
+                retry_delay_ms=rng.choice((0, 20, 100)),
+                retry_on=rng.choice(((), ("ValueError",), ("KeyError",), ("TimeoutError",))),
+            )
+        chance = rng.random()
+        if chance < 0.08:
+            options = options._replace(timeout_ms=rng.choice((5, 50, 400, 6_000)))
+        elif chance < 0.14:
+            options = options._replace(expires_ms=rng.choice((1, 50, 500, 5_000)))
+        elif chance < 0.20:
+            options = options._replace(deadline_ms=rng.choice((20, 300, 3_000, 9_000)))
+        if rng.random() < 0.12:
+            options = options._replace(at_most_once=True)
+        if rng.random() < 0.15:
+            options = options._replace(max_starts=rng.choice((1, 2, 5)))
+        return options
+
+
+def _kind(rng: random.Random, like: str) -> tuple[str, Body]:
+    deaf = rng.choice((0, 0, 1, 2))
+    if like == "tiny":
+        return "app.tiny", Body(rng.randint(5, 200) * US, deaf=deaf)
+    if like == "short":
+        return "app.short", Body(rng.randint(1, 8) * MS, deaf=deaf)
+    if like == "mid":
+        return "app.mid", Body(rng.randint(20, 400) * MS, deaf=deaf)
+    if like == "long":
+        return "app.long", Body(rng.randint(1_000, 9_000) * MS, deaf=deaf)
+    if like == "mixed":
+        # Most often nothing, and now and then for ever: what spoils every estimate.
+        run_ns = rng.choice((20 * US, 20 * US, 50 * US, 50 * US, 3 * MS, 2 * SECOND))
+        return "app.mixed", Body(run_ns, deaf=deaf)
+    if like == "fragile":
+        deaths = rng.choice((0, 0, 0, 1, 2, 100))
+        failures = rng.choice((0, 1, 2, 100)) if not deaths else 0
+        types = rng.choice((("ValueError", "Exception"), ("KeyError", "Exception")))
+        return "app.fragile", Body(rng.randint(1, 80) * MS, failures, deaths, deaf, types)
+    if like == "special":
+        return SPECIAL, Body(rng.randint(1, 50) * MS, deaf=deaf)
+    if like == "shipped":
+        return "~__main__.shipped", Body(rng.randint(1, 50) * MS, deaf=deaf)
+    return "app.nobody", Body(MS)
