@@ -183,8 +183,8 @@ def test_a_restarted_broker_gets_all_open_tasks_again(
         while len(items) < 3:
             items += first.expect(m.Submit).items
         first.stop()
-        futures.append(client.submit("t.echo", 3))
         wait_until(lambda: "lost the broker" in caplog.text)
+        futures.append(client.submit("t.echo", 3))
         with ClientBroker(first.port) as second:
             again = second.expect(m.Submit)
             assert again.again
@@ -194,7 +194,7 @@ def test_a_restarted_broker_gets_all_open_tasks_again(
             second.finish(again)
             second.finish(fresh)
             assert [f.result(10) for f in futures] == ["done"] * 4
-            assert "3 open tasks submitted again" in caplog.text
+            wait_until(lambda: "3 open tasks submitted again" in caplog.text)
             assert len(caplog.records) == 2
             client.close()
 
