@@ -45,6 +45,10 @@ class Lifecycle:
         bounds = tables.bounds
         size = len(payload)
         mine = client.open_tasks + client.ended_tasks
+        most = min(bounds.client_bytes, bounds.payload_bytes)
+        if size > most:
+            # Not "full": it would be full for ever, and the client would wait as long.
+            return "too_large", f"the call has {size} bytes; this broker takes {most} per client"
         if (
             mine >= bounds.client_tasks
             or client.bytes + size > bounds.client_bytes

@@ -38,8 +38,14 @@ class Recovery:
 
     def inventory(self, agent: Agent, held: list[tuple[bytes, int]]) -> None:
         """An agent tells all it holds: adopt it, wait for its client, or have it stopped."""
-        reported = dict(held)
+        reported: dict[bytes, int] = {}
         stale: list[tuple[bytes, int]] = []
+        for task_id, fence in held:
+            # It may still have the result of an earlier attempt of the same task: the newest counts.
+            other = reported.get(task_id, fence)
+            if other != fence:
+                stale.append((task_id, min(fence, other)))
+            reported[task_id] = max(fence, other)
         for task in list(agent.open.values()):
             if reported.get(task.id) != task.fence:
                 # The RUN never arrived: it goes back to its place, free of blame.
