@@ -41,7 +41,7 @@ class Recovery:
         reported: dict[bytes, int] = {}
         stale: list[tuple[bytes, int]] = []
         for task_id, fence in held:
-            # It may still have the result of an earlier attempt of the same task: the newest counts.
+            # It may still have the result of an earlier attempt of the task: the newest counts.
             other = reported.get(task_id, fence)
             if other != fence:
                 stale.append((task_id, min(fence, other)))
