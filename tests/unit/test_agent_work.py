@@ -184,6 +184,7 @@ def test_an_attempt_that_has_not_started_has_not_run_out_of_time() -> None:
 
 def test_what_runs_long_is_told_as_started_once() -> None:
     bench = Bench(1).open()
+    assert [type(message) for message in sent(bench.tick(1))] == [m.Heartbeat]
     bench.say(m.Run([item(1)]))
     bench.start(1, 1)
     assert sent(bench.tick(50)) == []

@@ -189,6 +189,9 @@ class AgentCore:
         slots = 0 if self.ending.draining else self.handout.ready()
         self.session.send(m.Offer(slots, self.ending.draining, self.config.queues, functions, held))
         self._offer_all = self.pool.changed = False
+        if not self.ending.draining:
+            # What `evener ls workers` shows of them follows at once, not with the next second.
+            self.session.beat_at_ns = self.ledger.now_ns
 
     def _beat(self) -> None:
         now_ns = self.ledger.now_ns
