@@ -308,8 +308,15 @@ class Lifecycle:
         if task.state in OPEN:
             task.own_tries().cancelling = True
             self._stop(task)
+        elif is_awaited(task):
+            # Whoever reports that it runs is told to stop it; were it forgotten, nobody would be.
+            task.own_tries().cancelling = True
         else:
             self._end(task, Cause.CANCEL, b"")
+
+    def end_cancelled(self, task: Task) -> None:
+        """Nobody reported an attempt of this task, so there is nothing to stop."""
+        self._end(task, Cause.CANCEL, b"")
 
     def _stop(self, task: Task) -> None:
         agent = task.agent
@@ -361,6 +368,11 @@ class Lifecycle:
         client.ended_tasks -= count
         client.bytes -= size
         self._tables.bytes -= size
+
+
+def is_awaited(task: Task) -> bool:
+    """Whether we wait to hear what an earlier broker did with a task."""
+    return task.state is State.HELD and not task.fence
 
 
 def _is_ended(subject: object) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from evener_broker.lifecycle import Lifecycle
+from evener_broker.lifecycle import Lifecycle, is_awaited
 from evener_broker.placing import Placing
 from evener_broker.records import Agent, Client, Function, Task
 from evener_broker.tables import Tables
@@ -61,8 +61,10 @@ class Recovery:
             if task_id in agent.open:
                 continue
             known = self._tables.tasks.get(task_id)
-            if known is not None and _is_awaited(known):
+            if known is not None and is_awaited(known):
                 self._adopt(known, agent, fence)
+                if self._lifecycle.is_unwanted(known):
+                    stale.append((task_id, fence))
             elif known is None and self._may_be_unclaimed(task_id, fence):
                 self._wait_for_client(agent, task_id, fence)
             else:
@@ -177,9 +179,11 @@ class Recovery:
         self._recovering()
 
     def _on_window_over(self, task: Task) -> None:
-        if not _is_awaited(task):
+        if not is_awaited(task):
             return
-        if task.options.at_most_once:
+        if task.tries.cancelling:
+            self._lifecycle.end_cancelled(task)
+        elif task.options.at_most_once:
             self._lifecycle.lose_unknown(task, "the broker restarted, and it may have run")
         else:
             self._lifecycle.release(task)
@@ -204,8 +208,3 @@ class Recovery:
         for task in tasks:
             self._lifecycle.vanish(task)
         return len(tasks)
-
-
-def _is_awaited(task: Task) -> bool:
-    """Whether we wait to hear what an earlier broker did with a task."""
-    return task.state is State.HELD and not task.fence

@@ -309,9 +309,20 @@ def test_a_cancel_in_the_recovery_stops_what_agents_report_later(world: World) -
     client = world.client()
     client.submit(1, again=True)
     client.cancel(1)
-    assert client.end(1) == "cancelled"
+    assert client.end(1) == "open"  # or it would be forgotten before the agent comes
     agent = reporting(world, held())
     assert agent.got(m.Cancel) == [m.Cancel([held()])]
+    agent.say(result(outcome=m.CANCELLED))
+    assert client.end(1) == "cancelled"
+
+
+def test_a_cancel_in_the_recovery_ends_with_it_when_nobody_reports(world: World) -> None:
+    """I19."""
+    client = world.client()
+    client.submit(1, again=True, at_most_once=True)
+    client.cancel(1)
+    world.pass_ms(WINDOW_MS + 1)
+    assert client.end(1) == "cancelled"
 
 
 def test_unclaimed_results_are_bounded_in_bytes() -> None:
