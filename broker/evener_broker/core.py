@@ -171,7 +171,8 @@ class BrokerCore:
         client = session.record
         assert isinstance(client, Client)
         tables.outbox.accepted(session)
-        tasks, again = tables.tasks, message.again
+        tasks, queues, again = tables.tasks, tables.queues, message.again
+        roomy = tables.is_roomy(client, len(message.items))
         rejected: list[tuple[bytes, str, str]] = []
         returning: dict[str, None] = {}
         for task_id, name, payload, chosen in message.items:
@@ -184,10 +185,12 @@ class BrokerCore:
                     tables.counters["tasks_conflicting"] += 1
                     rejected.append((task_id, "conflict", "another task has this id"))
                 continue
-            refusal = lifecycle.refusal(client, function, payload, options.queue, again)
-            if refusal is not None:
-                rejected.append((task_id, *refusal))
-                continue
+            plain = roomy and function.agents and type(payload) is bytes
+            if not plain or options.queue not in queues:
+                refusal = lifecycle.refusal(client, function, payload, options.queue, again)
+                if refusal is not None:
+                    rejected.append((task_id, *refusal))
+                    continue
             if known is None:
                 tables.functions[name] = function
             if again:

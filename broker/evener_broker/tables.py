@@ -24,6 +24,7 @@ from evener_wire.limits import (
     BROKER_TASKS_MAX,
     CLIENT_BYTES_MAX,
     CLIENT_TASKS_MAX,
+    HEAD_BYTES_MAX,
 )
 
 # Transitions kept for stories. Larger: older stories, more memory.
@@ -90,6 +91,16 @@ class Tables:
         if queue is None:
             queue = self.queues[name] = Queue(name)
         return queue
+
+    def is_roomy(self, client: Client, tasks: int) -> bool:
+        """Whether so many tasks with payloads inside one head fit for sure, one by one unasked."""
+        bounds = self.bounds
+        return (
+            client.open_tasks + client.ended_tasks + tasks <= bounds.client_tasks
+            and client.bytes + HEAD_BYTES_MAX <= bounds.client_bytes
+            and len(self.tasks) + tasks <= bounds.tasks
+            and self.bytes + HEAD_BYTES_MAX <= bounds.payload_bytes
+        )
 
     def has_room_for(self, function: Function, queue: str) -> bool:
         """Whether a task may bring along names that are not known yet."""
