@@ -109,7 +109,9 @@ class AgentCore:
                 self._return_waiting()
             elif not self.session.fenced:
                 self.handout.hand_out()
-        self.session.flush()
+        if not self._offer_all:
+            # A broker that restarted must hear what is held before it hears how that ended.
+            self.session.flush()
         if self.ending.draining:
             self.ending.proceed()
         if self._watch_at_ns is None and any(self.pool.busy()):

@@ -49,6 +49,7 @@ class Session:
 
     __slots__ = (
         "_address",
+        "_contact_ns",
         "_facts",
         "_hello_at_ns",
         "_instance",
@@ -84,6 +85,9 @@ class Session:
         self.broker = NO_BROKER
         self.epoch = 0
         self.heard_ns = 0
+        # When the broker last spoke within a session. Unlike `heard_ns`, trying again changes
+        # nothing of it.
+        self._contact_ns = 0
         self.beat_at_ns = 0
         self.dropped = 0  # messages that were old, repeated or of another session
         # Results told and not yet taken, by the number of their message.
@@ -164,6 +168,7 @@ class Session:
             return False
         verdict = self._numbering.judge(envelope.session, envelope.number)
         if verdict is Verdict.TAKE:
+            self._contact_ns = self.heard_ns
             return True
         self.dropped += 1
         if verdict is Verdict.RESYNC:
@@ -199,7 +204,7 @@ class Session:
         self.phase = Phase.OPEN
         self.broker = welcome.broker
         self.epoch = welcome.epoch
-        self.heard_ns = now_ns
+        self.heard_ns = self._contact_ns = now_ns
         self.beat_at_ns = now_ns + HEARTBEAT_NS
         # The numbers of the old session mean nothing in this one: all results are told again.
         self._ledger.ended[:0] = [attempt for _, batch in self.unacked for attempt in batch]
@@ -270,7 +275,7 @@ class Session:
     @property
     def fenced(self) -> bool:
         """Whether the broker may soon give this agent's work to others: start nothing new."""
-        return self._ledger.now_ns - self.heard_ns > SELF_FENCE_NS
+        return self._ledger.now_ns - self._contact_ns > SELF_FENCE_NS
 
     def wake_at(self) -> int | None:
         """When `on_tick` has something to do."""
