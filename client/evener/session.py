@@ -322,6 +322,8 @@ class ClientSession(SessionState):
     # --- Time -------------------------------------------------------------------------------------
 
     def _on_due(self, name: object) -> None:
+        if name == _BEAT and self.state is not State.OPEN:
+            return  # after a pause silence is due in the same step, and ended the session
         if name == _SILENCE:
             self._on_silence()
         elif name == _BEAT:

@@ -359,3 +359,12 @@ def test_under_any_order_of_events_every_task_ends_once(seed: int) -> None:
         note(bench.hear(done(*held.values())))
         held.clear()
     assert ended == dict.fromkeys(submitted, 1)
+
+
+def test_silence_and_the_next_beat_in_one_step(bench: Bench) -> None:
+    """After a long pause of the program both are due; the session is over, and nothing is said."""
+    bench.open()
+    bench.step(after_ns=3_900 * MILLISECOND_NS)
+    effects = bench.step(after_ns=60 * SECOND_NS)
+    assert any(isinstance(effect, Reopen) for effect in effects)
+    assert not any(isinstance(message, m.Heartbeat) for message in sent(effects))
