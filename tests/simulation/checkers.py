@@ -26,6 +26,9 @@ from tests.simulation.world import MS, Violation, World
 # Clocks of hosts differ by 500 parts in a million, and agents look at their clocks now and then.
 _TOLERANCE_NS: Final = 60 * MS
 
+# What of a pause of the broker may pass for sleep: up to its next timer, and a little.
+_UNNOTICED_NS: Final = HEARTBEAT_NS + 300 * MS
+
 
 class Checkers:
     """The `Judge` of what the watch sees, and of what clients and workers do."""
@@ -46,7 +49,7 @@ class Checkers:
         self._agents = {agent.name: agent for agent in agents}
         self._hostile = hostile
         self._order = Order(world, watch, clients)
-        self._fences: dict[bytes, int] = {}
+        self._fences: dict[tuple[bytes, int], int] = {}
         self._by_id: dict[tuple[str, bytes], Ticket] = {}
         self.verdicts_true = 0
         self.verdicts_false = 0
@@ -97,9 +100,10 @@ class Checkers:
         for task_id, fence, function, payload in items:
             ticket = self._watch.truth.of_payload(payload)
             self._may_send(ticket, agent, function)
-            if fence <= self._fences.get(task_id, 0):
+            # By ticket, too: who uses the id of a task that is over starts a new one.
+            if fence <= self._fences.get((task_id, ticket.number), 0):
                 raise self.fail("I9", f"fence {fence} was there before", ticket)
-            self._fences[task_id] = fence
+            self._fences[task_id, ticket.number] = fence
             for run in ticket.runs:
                 if run.end_ns is None and not self._is_given_up(run):
                     which = "I23" if m.epoch_of(run.key[1]) < self._watch.epoch else "I7"
@@ -281,9 +285,11 @@ class Checkers:
     def on_verdict(self, tap: AgentTap, why: str) -> None:
         """The broker gives an agent up."""
         self._world.hit(f"verdict: {_kind(why)}")
-        stopped_ns = self._broker.stopped_ns - tap.read_stopped_ns
-        unread_ns = self._world.now - tap.read_ns - max(0, stopped_ns)
+        stopped_ns = self._broker.stood_still_since(tap.read_ns, _UNNOTICED_NS)
+        unread_ns = self._world.now - tap.read_ns - stopped_ns
         if why.startswith("silent"):
+            if self._broker.unread_of(tap.who.partition(".")[0]) and not self._hostile:
+                raise self.fail("I18", f"{tap.who}: silent, and messages of it were not read")
             if unread_ns < SILENCE_NS - _TOLERANCE_NS:
                 raise self.fail("I18", f"{tap.who}: silent, heard {unread_ns / 1e9:.2f} s ago")
         elif why.startswith("its connection"):

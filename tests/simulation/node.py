@@ -6,6 +6,7 @@ started there. A turn takes time, so what comes meanwhile waits and is taken in 
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 from tests.simulation.world import US, World
@@ -29,8 +30,7 @@ class Node:
         self.life = 0
         self.slow = 1
         self.paused_until = 0
-        self.stopped_ns = 0  # how long it was paused, all pauses together
-        self.pause_began_ns = 0
+        self.pauses: deque[tuple[int, int]] = deque(maxlen=64)
         self.crash_in: int | None = None
         # The clock of its host: another zero, and up to 500 parts in a million fast or slow.
         self._offset_ns = self.rng.randrange(10**15)
@@ -104,22 +104,30 @@ class Node:
         """The process stands still (SIGSTOP, a busy host) and goes on later."""
         now = self.world.now
         if now >= self.paused_until:
-            self.pause_began_ns = now
-            self.paused_until = now
-        until = now + for_ns
-        if until > self.paused_until:
-            self.stopped_ns += until - self.paused_until
-            self.paused_until = until
+            self.pauses.append((now, now))
+        until = max(now + for_ns, self.paused_until)
+        self.pauses[-1] = (self.pauses[-1][0], until)
+        self.paused_until = until
 
     def resume(self) -> None:
         """It goes on now."""
         now = self.world.now
         if now < self.paused_until:
-            self.stopped_ns -= self.paused_until - now
-            self.paused_until = now
+            self._cut_pause()
             self._token += 1
             self._turn_at = None
             self.wake(now)
+
+    def _cut_pause(self) -> None:
+        if self.world.now < self.paused_until:
+            self.paused_until = self.world.now
+            self.pauses[-1] = (self.pauses[-1][0], self.world.now)
+
+    def stood_still_since(self, since_ns: int, ignored_ns: int) -> int:
+        """For how long it stood still since then, less so much of each pause."""
+        now = self.world.now
+        lengths = [min(end, now) - max(start, since_ns) for start, end in self.pauses]
+        return sum(max(0, length - ignored_ns) for length in lengths)
 
     def is_paused(self) -> bool:
         """Whether it stands still now."""
@@ -137,9 +145,7 @@ class Node:
         self._turn_at = None
         self._token += 1
         self._busy_until = self.world.now
-        if self.world.now < self.paused_until:
-            self.stopped_ns -= self.paused_until - self.world.now
-        self.paused_until = self.world.now
+        self._cut_pause()
         self.world.note(self.who, "START")
         self.wake(self.world.now)
 

@@ -29,7 +29,7 @@ _CHECK_EVERY: Final = 23
 
 # After healing: time for worker restarts with back-off, for silence, for ageing.
 _QUIESCE_NS: Final = 240 * SECOND
-_SETTLE_NS: Final = 20 * SECOND
+_SETTLE_NS: Final = 45 * SECOND
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ books mean for the invariants stands in `checkers.py`.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final, Protocol
 
 from evener_broker.effects import Effect, Log, Send
@@ -31,7 +32,6 @@ class AgentTap:
         self.open: dict[Key, tuple[Ticket, Sent]] = {}
         self.left = False
         self.read_ns = 0  # when a message of it was last taken in
-        self.read_stopped_ns = 0  # how long the broker had stood still until then, in all
         self.session_ns = 0  # when its session was last seen to end or begin
 
 
@@ -91,18 +91,23 @@ class Watch:
         """What a turn took in."""
         assert self.judge is not None
         self.judge.on_turn_over()  # of the turn before
-        unknown: set[bytes] = set()
+        unknown: Counter[bytes] = Counter()
         rejected: dict[bytes, set[bytes]] = {}
         for effect in effects:
             if isinstance(effect, Send):
                 if isinstance(effect.message, m.Resync):
                     self.world.hit(f"broker says RESYNC: {effect.message.reason}")
                     if effect.message.reason == "unknown session":
-                        unknown.add(effect.peer)
+                        unknown[effect.peer] += 1
                 elif isinstance(effect.message, m.Rejected):
                     ids = {item[0] for item in effect.message.items}
                     rejected.setdefault(effect.peer, set()).update(ids)
                     self.rejected += len(effect.message.items)
+        # A session that was over before this turn shows in that all messages of it were refused;
+        # sessions that silence ends leave no other trace.
+        for peer, count in unknown.items():
+            if count == sum(_is_within(event, peer) for event in events):
+                self._end(peer)
         for event in events:
             if isinstance(event, Malformed):
                 self.malformed += 1
@@ -111,7 +116,7 @@ class Watch:
             elif isinstance(event, PeerGone):
                 self._end(event.peer)
             else:
-                self._received(event, unknown, rejected.get(event.peer, set()))
+                self._received(event, rejected.get(event.peer, set()))
         self._count(broker)
 
     def _count(self, broker: BrokerNode) -> None:
@@ -132,7 +137,7 @@ class Watch:
             tap.agent.offered = False
             tap.agent.session_ns = self.world.now
 
-    def _received(self, event: Received, unknown: set[bytes], rejected: set[bytes]) -> None:
+    def _received(self, event: Received, rejected: set[bytes]) -> None:
         envelope = event.envelope
         message = envelope.message
         if isinstance(message, m.Hello):
@@ -140,9 +145,6 @@ class Watch:
             return
         tap = self.peers.get(event.peer)
         if tap is None:
-            return
-        if event.peer in unknown:
-            self._end(event.peer)
             return
         verdict = tap.sequence.judge(envelope.session, envelope.number)
         if verdict is Verdict.RESYNC:
@@ -161,12 +163,7 @@ class Watch:
             agent = self.agents.get(hello.instance)
             if agent is None:
                 agent = self.agents[hello.instance] = AgentTap(hello.name, hello.instance)
-            self._read(agent)
-
-    def _read(self, agent: AgentTap) -> None:
-        assert self.broker is not None
-        agent.read_ns = self.world.now
-        agent.read_stopped_ns = self.broker.stopped_ns
+            agent.read_ns = self.world.now
 
     # --- What was taken in ------------------------------------------------------------------------
 
@@ -174,7 +171,7 @@ class Watch:
         judge = self.judge
         assert judge is not None
         if tap.agent is not None:
-            self._read(tap.agent)
+            tap.agent.read_ns = self.world.now
             if isinstance(message, m.Offer):
                 self._on_offer(tap.agent, message)
             elif isinstance(message, m.Result):
@@ -288,6 +285,12 @@ class Watch:
                     if known.agent is tap:
                         del self.peers[peer]
                 return
+
+
+def _is_within(event: Event, peer: bytes) -> bool:
+    if not isinstance(event, Received) or event.peer != peer:
+        return False
+    return not isinstance(event.envelope.message, m.Hello | m.Resync)
 
 
 _COUNTED: Final = (
