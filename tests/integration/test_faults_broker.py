@@ -21,6 +21,7 @@ STANDSTILL_S = 6.0
 # --- Standing still -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_standing_broker_gives_no_false_verdict(cluster: FaultCluster) -> None:
     client = cluster.start(agents=2, workers=2)
     tokens = [f"t{n}" for n in range(300)]
@@ -90,6 +91,7 @@ def test_broker_down_at_start_and_coming_later(cluster: FaultCluster) -> None:
 # --- Dying under load -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_restarts_under_load_lose_nothing_and_run_nothing_twice(cluster: FaultCluster) -> None:
     client = cluster.start(agents=2, workers=2)
     other = cluster.client()
@@ -117,7 +119,7 @@ def test_what_runs_is_adopted_by_each_new_broker(cluster: FaultCluster) -> None:
     for _ in range(3):
         cluster.restart_broker()
         wait_until(lambda: cluster.counter(client, "attempts_adopted") == 2, 10, "adoption")
-        assert cluster.task(client, futures[0])["state"] == "running"
+        assert cluster.state(client, futures[0]) == "running"
     cluster.release("go")
     assert evener.gather(*futures, timeout=30) == ["t0", "t1", "t2", "t3"]
     assert [len(cluster.history.of(f"t{n}")) for n in range(4)] == [1, 1, 1, 1]
@@ -143,7 +145,7 @@ def test_at_most_once_over_a_restart(cluster: FaultCluster) -> None:
     running = client.submit(once, "running", "go")
     cluster.wait_begun("running")
     waiting = client.submit(once, "waiting", "go")
-    wait_until(lambda: cluster.task(client, waiting)["state"] == "queued", 5, "it to be taken")
+    wait_until(lambda: cluster.state(client, waiting) == "queued", 5, "it to be taken")
     cluster.restart_broker()
     with pytest.raises(evener.TaskLost) as caught:
         waiting.result(20)
@@ -186,7 +188,7 @@ def test_cancel_is_not_forgotten_over_a_restart(cluster: FaultCluster) -> None:
     running = client.submit(app.stay, "running", "never")
     cluster.wait_begun("running")
     waiting = client.submit(app.work, "waiting")
-    wait_until(lambda: cluster.task(client, waiting)["state"] == "queued", 5, "it to be taken")
+    wait_until(lambda: cluster.state(client, waiting) == "queued", 5, "it to be taken")
     cluster.broker.kill()
     assert waiting.cancel()
     assert running.cancel()

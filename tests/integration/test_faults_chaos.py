@@ -12,6 +12,8 @@ import threading
 import time
 from collections import Counter
 
+import pytest
+
 import evener
 from tests.integration import fault_app as app
 from tests.integration.fault_cluster import FaultCluster, Part
@@ -63,6 +65,7 @@ class Chaos:
         time.sleep(self.rng.uniform(0.05, longest_s))  # the length is the point of it
 
 
+@pytest.mark.slow
 def test_chaos(cluster: FaultCluster) -> None:
     seed = int(os.environ.get("FAULT_SEED") or random.randrange(1 << 32))
     print(f"FAULT_SEED={seed}")

@@ -213,6 +213,7 @@ def rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
 def test_garbage_on_the_port_while_good_clients_work(cluster: FaultCluster) -> None:
     client = cluster.start(workers=2)
     assert client.submit(app.work, "warm").result(20) == "warm"

@@ -262,6 +262,7 @@ def test_an_unknown_function_names_the_closest(cluster: FaultCluster) -> None:
     assert client.submit(app.work, "after").result(20) == "after"
 
 
+@pytest.mark.slow
 def test_a_queue_that_nobody_serves_is_told_once_to_each(
     cluster: FaultCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
