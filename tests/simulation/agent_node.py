@@ -18,6 +18,7 @@ from evener_worker.config import AgentConfig
 from evener_worker.core import AgentCore
 from evener_worker.limits import RECEIVE_MESSAGES_MAX
 from evener_worker.link import encode_results
+from evener_worker.slots import SlotState
 from tests.simulation.network import Network, Socket
 from tests.simulation.node import Node
 from tests.simulation.truth import Truth
@@ -266,6 +267,12 @@ class AgentNode(Node):
             worker.vanish()
         self.workers.clear()
         self._leave_network(host=False)
+
+    def has_given_up(self) -> bool:
+        """Whether a worker of it died so often at its start that it is not started again."""
+        assert self.core is not None
+        slots = self.core.pool.slots.values()
+        return any(slot.state is SlotState.STOPPED for slot in slots)
 
     # --- For checkers -----------------------------------------------------------------------------
 

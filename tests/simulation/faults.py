@@ -304,6 +304,8 @@ class Faults:
             self._broker.start()
         for agent in self._agents:
             agent.start_deaths = 0.0
+            if agent.alive and agent.has_given_up():
+                agent.crash(host=False)
             if not agent.alive:
                 agent.start()
             self._world.after(SECOND, agent.name, self._on_look_after, agent)

@@ -147,6 +147,8 @@ class Simulation:
         faults = Faults(world, self.network, self.swarm, self.broker, self.agents, self.clients)
         world.run(world.now + self.swarm.safety_ns)
         faults.heal()
+        for work in works:
+            work.over = True
         world.run(world.now + self._bound_ns(), self._is_quiet)
         self.checkers.on_turn_over()
         for client in self.clients:
@@ -158,7 +160,7 @@ class Simulation:
         """I19: how long everything that is left may take."""
         left = [t for t in self.truth.tickets if not t.ends]
         work = sum(t.body.run_ns * (1 + t.body.failures % 100 + t.body.deaths % 100) for t in left)
-        return _QUIESCE_NS + 2 * work
+        return _QUIESCE_NS + 4 * work
 
     def _is_quiet(self) -> bool:
         if self.broker.core.tables.open_tasks:

@@ -102,7 +102,7 @@ def draw(seed: int) -> Swarm:
         safety_ns=int(safety_s * SECOND),
         tasks=int(20 * 12 ** rng.random()),
         queues=rng.choice((1, 1, 2, 3)),
-        period_ns=int(safety_s * SECOND * rng.choice((0.3, 0.8, 1.0))),
+        period_ns=int(safety_s * SECOND * rng.choice((0.4, 0.8, 1.0))),
         bounds=_bounds(rng) if tiny else Bounds(),
         hold_when_full=rng.random() < 0.7,
     )

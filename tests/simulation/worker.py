@@ -24,6 +24,9 @@ _TO_AGENT_NS: Final = 30 * US
 _BURIAL_NS: Final = 2 * MS
 _STEP_NS: Final = 8 * US
 
+# A slow host slows its processes by more than their bodies: those would outlive the simulation.
+_SLOW_MAX: Final = 3
+
 _Batch = deque[tuple[int, Any]]
 
 
@@ -149,7 +152,7 @@ class SimWorker:
         self._token += 1
         body = self.run.ticket.body
         nth = len(self.run.ticket.runs)
-        run_ns = max(_STEP_NS, body.run_ns) * home.slow
+        run_ns = max(_STEP_NS, body.run_ns) * min(home.slow, _SLOW_MAX)
         if body.failures < nth <= body.failures + body.deaths:
             self._world.after(run_ns, home.name, self._on_fatal, self._token)
         else:

@@ -52,6 +52,7 @@ class Workload:
             ("tiny", "short", "mid", "long", "mixed", "fragile", "special", "shipped", "odd"), 5
         )
         self.mine: list[Ticket] = []
+        self.over = False
         self.others: list[Workload] = []
         self._used: set[bytes] = set()  # ids of others, each once
         self._next()
@@ -63,7 +64,7 @@ class Workload:
         self._world.after(delay_ns, self._client.name, self._on_burst)
 
     def _on_burst(self, _: object) -> None:
-        if self._left <= 0 or self._world.now > self._until_ns:
+        if self.over or self._left <= 0 or self._world.now > self._until_ns:
             return
         rng, client = self._rng, self._client
         count = min(self._left, rng.choice((1, 1, 1, 2, 5, 20)))
@@ -78,6 +79,7 @@ class Workload:
                 self._plan(rng, ticket)
         else:
             del self._truth.tickets[-count:]
+            self._left += count
         self._next()
 
     def _plan(self, rng: random.Random, ticket: Ticket) -> None:
