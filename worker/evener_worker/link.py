@@ -22,6 +22,13 @@ from evener_worker.limits import RECEIVE_MESSAGES_MAX
 
 _PACKER: Final = msgpack.Packer(autoreset=False)
 
+# As plain integers: each operation on pyzmq's enums costs as much as a small send.
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+_POLLIN: Final = int(zmq.POLLIN)
+_POLLOUT: Final = int(zmq.POLLOUT)
+_EVENTS: Final = int(zmq.EVENTS)
+
 
 class Link:
     """Caller: the agent's loop."""
@@ -73,21 +80,18 @@ class Link:
 
     def look(self) -> tuple[bool, bool]:
         """Whether something can be received, and whether sending works again after a failure."""
-        events = self._socket.getsockopt(zmq.EVENTS)
+        events = self._socket.getsockopt(_EVENTS)
         assert isinstance(events, int)
-        if self._unwritable and events & zmq.POLLOUT:
+        if self._unwritable and events & _POLLOUT:
             self._unwritable = False
-            return bool(events & zmq.POLLIN), True
-        return bool(events & zmq.POLLIN), False
+            return bool(events & _POLLIN), True
+        return bool(events & _POLLIN), False
 
     def receive(self, events: list[Event]) -> None:
-        """Append what has come, up to a bound."""
-        receive = self._socket.recv
+        """Append what has come, up to a bound. Only after `look` said that something did."""
+        receive, ask = self._socket.recv, self._socket.getsockopt
         for _ in range(RECEIVE_MESSAGES_MAX):
-            try:
-                frame = receive(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return
+            frame = receive(_NOBLOCK, copy=False)
             if not frame.more:
                 frames: list[m.Buffer] = [frame.buffer]
             else:
@@ -96,12 +100,15 @@ class Link:
                 events.append(Received(codec.decode(frames)))
             except PeerError as error:
                 events.append(Malformed(str(error)))
+            # Asking costs less than the exception of a receive in vain.
+            if not int(ask(_EVENTS)) & _POLLIN:
+                return
 
     def _rest(self, first: zmq.Frame) -> list[m.Buffer]:
         frames: list[m.Buffer] = [first.buffer]
         frame = first
         while frame.more:
-            frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+            frame = self._socket.recv(_NOBLOCK, copy=False)
             if len(frames) <= FRAMES_MAX:
                 frames.append(frame.buffer)
         return frames
@@ -121,7 +128,7 @@ class Link:
         last = len(frames) - 1
         try:
             for index, frame in enumerate(frames):
-                flags = zmq.NOBLOCK if index == last else zmq.NOBLOCK | zmq.SNDMORE
+                flags = _NOBLOCK if index == last else _MORE
                 send(frame, flags, copy=index == 0 or memoryview(frame).nbytes <= INLINE_BYTES_MAX)
         except zmq.Again:
             self._unwritable = True
