@@ -148,7 +148,7 @@ class AgentNode(Node):
             self._events.append(e.Tick(pages))
         if now_ns >= self._measure_at_ns:
             self._measure_at_ns = now_ns + SECOND
-            self._events.append(e.Measured({slot: (1 << 20, 5) for slot in self.workers}))
+            self._events.append(e.Measured(dict.fromkeys(self.workers, (1 << 20, 5))))
         if self._events:
             events, self._events = self._events, []
             self._apply(core.step(now_ns, events))

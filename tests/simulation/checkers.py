@@ -266,10 +266,10 @@ class Checkers:
         """A body starts."""
         agent = self._agents[run.agent.partition(".")[0]]
         silent_ns = self._world.now - agent.heard_broker_ns
-        if agent.slow == 1 and not agent.was_paused_since(self._world.now - SILENCE_NS):
-            if silent_ns > SELF_FENCE_NS + _TOLERANCE_NS:
-                text = f"starts {silent_ns / 1e9:.2f} s after its agent heard the broker"
-                raise self.fail("I7", text, run.ticket)
+        runs_well = agent.slow == 1 and not agent.was_paused_since(self._world.now - SILENCE_NS)
+        if runs_well and silent_ns > SELF_FENCE_NS + _TOLERANCE_NS:
+            text = f"starts {silent_ns / 1e9:.2f} s after its agent heard the broker"
+            raise self.fail("I7", text, run.ticket)
         ticket = run.ticket
         died = sum(earlier.ended == "died" for earlier in ticket.runs)
         epochs = len({sent.epoch for sent in ticket.sent})

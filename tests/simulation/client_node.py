@@ -5,6 +5,7 @@ Rules of this file: it does what `client/evener/connection.py` does, in the same
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from evener import session_records as r
@@ -47,6 +48,7 @@ class ClientNode(Node):
         self.instance = b""
         self.hellos: list[int] = []
         self.over = False
+        self.on_end: Callable[[ClientNode, Ticket], None] = lambda client, ticket: None
 
     # --- The process ------------------------------------------------------------------------------
 
@@ -187,6 +189,3 @@ class ClientNode(Node):
         ticket.ends.append((how, what))
         self.world.note(self.who, f"end of {ticket.number}: {how}")
         self.on_end(self, ticket)
-
-    def on_end(self, client: ClientNode, ticket: Ticket) -> None:
-        """Replaced by the checkers."""

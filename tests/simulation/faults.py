@@ -304,14 +304,12 @@ class Faults:
             self._broker.start()
         for agent in self._agents:
             agent.start_deaths = 0.0
-            if agent.alive and agent.has_given_up():
-                agent.crash(host=False)
-            if not agent.alive:
-                agent.start()
-            self._world.after(SECOND, agent.name, self._on_look_after, agent)
+            self._on_look_after(agent)
 
     def _on_look_after(self, agent: AgentNode) -> None:
         """A supervisor: an agent that ends, or has no worker left to start, begins anew."""
+        if agent.alive and agent.has_given_up():
+            agent.crash(host=False)
         if not agent.alive:
             agent.start()
         self._world.after(SECOND, agent.name, self._on_look_after, agent)

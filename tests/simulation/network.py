@@ -24,9 +24,20 @@ _TAIL_NS_MAX: Final = 2 * SECOND
 class Endpoint(Protocol):
     """What a node lends to the network."""
 
-    name: str
-    life: int
-    alive: bool
+    @property
+    def name(self) -> str:
+        """Of the host."""
+        ...
+
+    @property
+    def life(self) -> int:
+        """Which process it is now."""
+        ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        ...
 
     def wake(self, at_ns: int) -> None:
         """Something is there to be taken in."""
@@ -35,7 +46,10 @@ class Endpoint(Protocol):
 class RouterEnd(Endpoint, Protocol):
     """The broker's node."""
 
-    inbox: deque[tuple[Conn, Frames]]
+    @property
+    def inbox(self) -> deque[tuple[Conn, Frames]]:
+        """What came and was not taken in."""
+        ...
 
     def new_peer(self, conn: Conn) -> bytes:
         """A connection stands: the name that the ROUTER gives it."""

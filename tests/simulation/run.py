@@ -160,7 +160,9 @@ class Simulation:
         """I19: how long everything that is left may take."""
         left = [t for t in self.truth.tickets if not t.ends]
         work = sum(t.body.run_ns * (1 + t.body.failures % 100 + t.body.deaths % 100) for t in left)
-        return _QUIESCE_NS + 4 * work
+        # Each death of a worker may be followed by its longest back-off.
+        deaths = sum(min(t.body.deaths, t.options.max_starts) for t in left)
+        return _QUIESCE_NS + 4 * work + deaths * 45 * SECOND
 
     def _is_quiet(self) -> bool:
         if self.broker.core.tables.open_tasks:

@@ -102,6 +102,7 @@ class Sent:
     agent: str
     at_ns: int
     given_up: bool = False
+    given_up_in: int = 0  # in which epoch
     taken_in: int = 0  # in which epoch a broker took its RESULT
 
 
@@ -127,7 +128,8 @@ class Truth:
 
     def of_payload(self, payload: m.Payload) -> Ticket:
         """The task whose call this is."""
-        return self.tickets[number_in(payload)[0]]
+        number: int = number_in(payload)[0]
+        return self.tickets[number]
 
     def begin(self, payload: m.Payload, key: Key, agent: str) -> Run:
         """A worker starts a body."""

@@ -214,7 +214,8 @@ class Watch:
             if sent.taken_in == self.epoch:
                 continue  # its acknowledgement was lost
             newer = any(other.epoch == self.epoch for other in ticket.sent)
-            if sent.epoch == self.epoch or newer or self.epoch in ticket.told:
+            over = newer or self.epoch in (*ticket.told, sent.given_up_in)
+            if sent.epoch == self.epoch or over:
                 sent.given_up = True
                 self.world.hit("agent comes back with an attempt that others have now")
             else:
@@ -277,6 +278,7 @@ class Watch:
                 self.judge.on_verdict(tap, why)
                 for ticket, sent in tap.open.values():
                     sent.given_up = True
+                    sent.given_up_in = self.epoch
                     ticket.vanished += 1
                 tap.open.clear()
                 tap.offered = False

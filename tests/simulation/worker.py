@@ -33,11 +33,30 @@ _Batch = deque[tuple[int, Any]]
 class Home(Protocol):
     """What the agent's node lends to its workers."""
 
-    world: World
-    truth: Truth
-    slow: int
-    who: str
-    name: str
+    @property
+    def world(self) -> World:
+        """Time and chance."""
+        ...
+
+    @property
+    def truth(self) -> Truth:
+        """What really happens."""
+        ...
+
+    @property
+    def slow(self) -> int:
+        """How many times slower the host is."""
+        ...
+
+    @property
+    def who(self) -> str:
+        """The process of the agent."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Of the host."""
+        ...
 
     def local(self) -> int:
         """The clock of the host."""
@@ -96,10 +115,11 @@ class SimWorker:
     def terminate(self) -> None:
         """SIGTERM."""
         run = self.run
-        if self.alive and run is not None and self._stop[0] == self._sequence:
-            if run.ticket.body.deaf < 2:
-                self._world.hit("body ended by SIGTERM")
-                self._interrupt()
+        if not self.alive or run is None or self._stop[0] != self._sequence:
+            return
+        if run.ticket.body.deaf < 2:
+            self._world.hit("body ended by SIGTERM")
+            self._interrupt()
 
     def leave(self) -> None:
         """The agent asks for the end."""

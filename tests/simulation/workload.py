@@ -47,7 +47,7 @@ class Workload:
         self._rng = world.stream(f"workload/{client.name}")
         self._left = max(1, swarm.tasks // swarm.clients)
         self._until_ns = world.now + swarm.period_ns
-        self._burst_ns = max(1, swarm.period_ns * 4 // max(4, self._left))
+        self._burst_ns = swarm.period_ns // max(10, self._left // 4)
         self._likes = self._rng.sample(
             ("tiny", "short", "mid", "long", "mixed", "fragile", "special", "shipped", "odd"), 5
         )
