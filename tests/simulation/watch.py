@@ -12,10 +12,11 @@ from typing import Final, Protocol
 from evener_broker.effects import Effect, Log, Send
 from evener_broker.events import Event, Malformed, PeerGone, Received
 from evener_wire import messages as m
+from evener_wire.limits import RECOVERY_NS
 from evener_wire.session import Sequence, Verdict
 from tests.simulation.broker_node import BrokerNode
 from tests.simulation.truth import Key, Sent, Ticket, Truth
-from tests.simulation.world import Violation, World
+from tests.simulation.world import MS, Violation, World
 
 
 class AgentTap:
@@ -75,6 +76,7 @@ class Watch:
         self.verdicts = 0
         self.rejected = 0
         self.broker: BrokerNode | None = None
+        self.first_ns = 0  # when this broker heard the first HELLO
 
     def began(self, broker: BrokerNode) -> None:
         """A new broker process: it knows nobody."""
@@ -84,6 +86,7 @@ class Watch:
         self.hellos.clear()
         self.agents.clear()
         self.malformed = self.verdicts = self.rejected = 0
+        self.first_ns = 1 << 62
         if self.epoch > 1:
             self.world.hit("broker restarted")
 
@@ -159,6 +162,7 @@ class Watch:
                 self._end(other)
                 self.world.hit("HELLO of a peer that the broker still knew")
         self.hellos[peer] = hello
+        self.first_ns = min(self.first_ns, self.world.now)
         if hello.role == "agent":
             agent = self.agents.get(hello.instance)
             if agent is None:
@@ -255,11 +259,30 @@ class Watch:
             self.world.hit("broker recalls work ahead")
         elif isinstance(message, m.Cancel):
             self.world.hit("broker tells an agent to stop an attempt")
+            self._on_stop(message)
         elif isinstance(message, m.Rejected):
             for item in message.items:
                 self.world.hit(f"REJECTED {item[1]}")
         elif isinstance(message, m.Notice):
             self.world.hit(f"NOTICE {message.code}")
+
+    def _on_stop(self, message: m.Cancel) -> None:
+        """I23: what an agent reports in time is adopted, unless somebody wants it stopped."""
+        for key in message.items:
+            found = self.by_key.get((key[0], key[1]))
+            if found is None or found[1].epoch == self.epoch:
+                continue
+            ticket, sent = found
+            again = ticket.accepted.get(self.epoch, (0, 0, False))[2]
+            wanted = again and not (
+                ticket.cancelled_in or ticket.told or ticket.options.deadline_ms
+            )
+            here = any(other.epoch == self.epoch for other in ticket.sent)
+            in_time = self.world.now - self.first_ns < RECOVERY_NS - 5 * MS
+            newest = max(other.fence for other in ticket.sent) == sent.fence
+            if wanted and in_time and newest and not here and sent.given_up_in != self.epoch:
+                raise Violation("I23", f"reported in time, not adopted: {ticket.story()}")
+            sent.given_up = True
 
     def _log(self, text: str) -> None:
         assert self.broker is not None

@@ -54,7 +54,7 @@ class Workload:
         self.mine: list[Ticket] = []
         self.over = False
         self.others: list[Workload] = []
-        self._used: set[bytes] = set()  # ids of others, each once
+        self._used: set[bytes] = set()  # no id twice from one client
         self._next()
 
     # --- When -------------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ class Workload:
         self._world.after(delay_ns, self._client.name, self._on_burst)
 
     def _on_burst(self, _: object) -> None:
-        if self.over or self._left <= 0 or self._world.now > self._until_ns:
+        if self.over or self._left <= 0 or (self.mine and self._world.now > self._until_ns):
             return
         rng, client = self._rng, self._client
         count = min(self._left, rng.choice((1, 1, 1, 2, 5, 20)))
@@ -111,8 +111,8 @@ class Workload:
         task_id = rng.randbytes(16)
         if rng.random() < _ID_REUSE and (theirs := self._open_of_others()):
             task_id = rng.choice(theirs).id
-            self._used.add(task_id)
             self._world.hit("id of another client's task")
+        self._used.add(task_id)
         pad = rng.choice((0, 10, 10, 100, 1_000))
         if rng.random() < 0.01:
             pad = 70_000
