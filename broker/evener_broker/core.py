@@ -92,6 +92,7 @@ class BrokerCore:
         for handler, subject in self.tables.timers.due(now_ns):
             handler(subject)
         self._placing.dispatch()
+        self._sessions.watch_closely(self.tables.outbox.agents_with_work())
         self._watching.look()
         effects = self.tables.outbox.collect()
         self._wake_ns = self.tables.timers.next_at()

@@ -6,7 +6,7 @@ goes out together. Rules: no decisions about tasks; every message of a session i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from evener_broker.effects import Effect, Level, Log, Send
@@ -68,6 +68,10 @@ class Outbox:
         agent.run_bytes += len(payload) + 64 if type(payload) is bytes else m.weight_of(payload)
         if agent.run_bytes >= BATCH_BYTES_TARGET or len(items) >= BATCH_ITEMS_MAX:
             self._flush_run(agent)
+
+    def agents_with_work(self) -> Iterable[Agent]:
+        """Who gets work in this step."""
+        return self._runs
 
     def terminal(self, task: Task) -> None:
         """Tell a client how its task ended."""

@@ -257,6 +257,7 @@ class Session:
     __slots__ = (
         "accepted_due",
         "ack_due",
+        "beat_ns",
         "heard_ns",
         "peer",
         "record",
@@ -271,6 +272,8 @@ class Session:
         self.sequence: Final = sequence
         self.record: Final = record
         self.heard_ns = live_ns
+        # When the peer is next looked at, and hears from us.
+        self.beat_ns = 0
         # Whether a SUBMIT waits for its ACCEPTED; how many RESULTs wait for their ACK.
         self.accepted_due = False
         self.ack_due = False

@@ -7,6 +7,7 @@ it. Changes: sessions, the session field of clients and agents.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from evener_broker.events import Peer
@@ -195,13 +196,25 @@ class Sessions:
     def _arm(self, session: Session) -> None:
         record = session.record
         busy = isinstance(record, Agent) and record.held() > 0
-        period_ns = PROBE_NS if busy else HEARTBEAT_NS
-        self._tables.timers.set(self._tables.now_ns + period_ns, self._on_beat, session)
+        self._beat_in(session, PROBE_NS if busy else HEARTBEAT_NS)
 
-    def _on_beat(self, session: Session) -> None:
+    def _beat_in(self, session: Session, wait_ns: int) -> None:
+        at_ns = session.beat_ns = self._tables.now_ns + wait_ns
+        self._tables.timers.set(at_ns, self._on_beat, (session, at_ns))
+
+    def watch_closely(self, agents: Iterable[Agent]) -> None:
+        """These agents just got work: from now on they are probed more often than the idle."""
+        soon_ns = self._tables.now_ns + PROBE_NS
+        for agent in agents:
+            session = agent.session
+            if session is not None and session.beat_ns > soon_ns:
+                self._beat_in(session, PROBE_NS)
+
+    def _on_beat(self, subject: tuple[Session, int]) -> None:
         """Time to look at a session: is the peer silent, does it want to hear from us?"""
+        session, at_ns = subject
         tables = self._tables
-        if tables.sessions.get(session.peer) is not session:
+        if tables.sessions.get(session.peer) is not session or session.beat_ns != at_ns:
             return
         silent_ns = tables.live_ns - session.heard_ns
         if silent_ns >= SILENCE_NS:

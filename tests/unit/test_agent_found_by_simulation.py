@@ -40,7 +40,8 @@ def test_trying_again_does_not_lift_the_fence() -> None:
     assert only(bench.tick(4_001), f.Reconnect)
     assert not only(bench.finish(1, 1), f.Hand)
     assert [attempt.key for attempt in bench.core.ledger.waiting] == [key(2)]
-    assert only(bench.welcome(session=12), f.Hand)
+    assert not only(bench.welcome(session=12), f.Hand)
+    assert only(bench.say(m.Heartbeat()), f.Hand)
     assert results(bench.finish(1, 2)) == [(2, m.DONE)]
 
 

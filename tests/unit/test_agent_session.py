@@ -124,7 +124,24 @@ def test_a_silent_broker_stops_the_start_of_work() -> None:
     assert [attempt.key for attempt in bench.core.ledger.waiting] == [key(2), key(3), key(4)]
     bench.step(e.Dropped(1, 4))
     assert not only(bench.finish(1, 1), f.Hand)
+    # What comes this late may have lain in the socket: the broker has to confirm what it thinks.
+    (hello,) = sent(bench.say(m.Heartbeat()))
+    assert isinstance(hello, m.Hello)
+    assert not only(bench.welcome(session=12), f.Hand)
     assert only(bench.say(m.Heartbeat()), f.Hand)
+
+
+def test_what_was_given_away_does_not_start_after_a_stall() -> None:
+    """I7: the broker's word on what we hold comes before anything of it starts."""
+    bench = Bench(1).open()
+    bench.say(m.Run([item(1), item(2)]))
+    bench.start(1, 1)
+    bench.now_ns += 6_000_000_000
+    assert not only(bench.finish(1, 1), f.Hand)
+    bench.say(m.Run([item(3)]))  # it lay in the socket while this agent stood still
+    bench.welcome(session=12)
+    assert not only(bench.say(m.Cancel([key(2)])), f.Hand)
+    assert bench.core.ledger.open == {}
 
 
 def test_it_beats_each_second_with_what_runs() -> None:

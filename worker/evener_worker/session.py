@@ -49,6 +49,7 @@ class Session:
 
     __slots__ = (
         "_address",
+        "_confirmed",
         "_contact_ns",
         "_facts",
         "_hello_at_ns",
@@ -81,6 +82,7 @@ class Session:
         self._lost_ns = 0
         self._told_silent = False
         self._quiet_until_ns = 0  # after a refusal
+        self._confirmed = False  # the broker has told what it makes of what we hold
         self.phase = Phase.CLOSED
         self.broker = NO_BROKER
         self.epoch = 0
@@ -161,17 +163,23 @@ class Session:
     # --- Receiving --------------------------------------------------------------------------------
 
     def judge(self, envelope: Envelope) -> bool:
-        """Whether the message is the next one of this session, to be acted on."""
-        self.heard_ns = self._ledger.now_ns
+        """Whether the message is the next one of this session, to be acted on.
+
+        What comes so late that the broker may have given this agent's work away is no sign that
+        it has not: it may have lain in the socket meanwhile. Then the session starts anew.
+        """
+        now_ns = self.heard_ns = self._ledger.now_ns
         if self._numbering is None:
             self.dropped += 1
             return False
         verdict = self._numbering.judge(envelope.session, envelope.number)
-        if verdict is Verdict.TAKE:
-            self._contact_ns = self.heard_ns
+        late = now_ns - self._contact_ns > SELF_FENCE_NS
+        if verdict is Verdict.TAKE and not late:
+            self._contact_ns = now_ns
+            self._confirmed = True
             return True
         self.dropped += 1
-        if verdict is Verdict.RESYNC:
+        if verdict is Verdict.RESYNC or late:
             self._hello()
         return False
 
@@ -201,6 +209,7 @@ class Session:
         other = welcome.broker != self.broker
         self._told_silent = False
         self._numbering = numbering
+        self._confirmed = False
         self.phase = Phase.OPEN
         self.broker = welcome.broker
         self.epoch = welcome.epoch
@@ -274,8 +283,13 @@ class Session:
 
     @property
     def fenced(self) -> bool:
-        """Whether the broker may soon give this agent's work to others: start nothing new."""
-        return self._ledger.now_ns - self._contact_ns > SELF_FENCE_NS
+        """Whether the broker may give this agent's work to others: start nothing new.
+
+        Also between WELCOME and the first message after it: the broker says first what it has
+        given away, and then anything else.
+        """
+        silent_ns = self._ledger.now_ns - self._contact_ns
+        return silent_ns > SELF_FENCE_NS or (self.is_open and not self._confirmed)
 
     def wake_at(self) -> int | None:
         """When `on_tick` has something to do."""
