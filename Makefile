@@ -5,8 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
+SEED ?= 1
+SEEDS ?= 1
+ARGS ?=
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench sim clean
 
 help:
 	@echo "make demo    run the main job on a local cluster and kill a worker half-way"
@@ -14,6 +17,7 @@ help:
 	@echo "make check   ruff, mypy, basedpyright, and the tests over the source"
 	@echo "make format  let ruff format and fix what it can"
 	@echo "make bench   measure, print a table, write JSON"
+	@echo "make sim     simulate a cluster under faults (SEED=7: that one; SEEDS=500: so many)"
 	@echo "make clean   remove what these made"
 
 demo: $(STAMP)
@@ -35,6 +39,9 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
+
+sim: $(STAMP)
+	$(BIN)/python -m tests.simulation --seed $(SEED) --seeds $(SEEDS) $(ARGS)
 
 # Debian's python3 may lack ensurepip; then the pip of the system fills the new environment.
 $(STAMP): pyproject.toml

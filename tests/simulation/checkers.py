@@ -29,6 +29,9 @@ _TOLERANCE_NS: Final = 60 * MS
 # What of a pause of the broker may pass for sleep: up to its next timer, and a little.
 _UNNOTICED_NS: Final = HEARTBEAT_NS + 300 * MS
 
+# A silent agent has its verdict after this, even if its last sign of life was a broken connection.
+_DETECTION_NS: Final = SILENCE_NS + HEARTBEAT_NS + RECONNECT_GRACE_NS + 500 * MS
+
 
 class Checkers:
     """The `Judge` of what the watch sees, and of what clients and workers do."""
@@ -148,8 +151,14 @@ class Checkers:
         return not any(run.key in tap.open for tap in self._watch.agents.values())
 
     def on_turn_over(self) -> None:
-        """After a turn of the broker: I13, I14."""
+        """After a turn of the broker: I13, I14, I18."""
         self._order.check()
+        for tap in self._watch.agents.values():
+            silent_ns = self._world.now - tap.read_ns
+            if silent_ns > _DETECTION_NS:
+                silent_ns -= self._broker.stood_still_since(tap.read_ns, 0)
+                if silent_ns > _DETECTION_NS:
+                    raise self.fail("I18", f"{tap.who}: {silent_ns / 1e9:.1f} s and no verdict")
 
     # --- Ends: I1, I3, I8, I11, I12, I16 ----------------------------------------------------------
 

@@ -27,13 +27,6 @@ MUTANTS: Final = (
         "if task is None:",
     ),
     Mutant(
-        "a result counts whoever sends it",
-        "evener_broker.core",
-        "            task = open_tasks.get(task_id)\n            if task is None",
-        "            task = tables.tasks.get(task_id)\n"
-        "            if task is None or task.agent is None",
-    ),
-    Mutant(
         "verdict as soon as a connection breaks",
         "evener_broker.sessions",
         "at_ns = tables.now_ns + RECONNECT_GRACE_NS",
@@ -229,14 +222,14 @@ MUTANTS: Final = (
     Mutant(
         "no self-fence",
         "evener_worker.session",
-        "self._ledger.now_ns - self._contact_ns > SELF_FENCE_NS",
-        "False",
+        "return silent_ns > SELF_FENCE_NS or (self.is_open",
+        "return (self.is_open",
     ),
     Mutant(
         "looking for the broker lifts the fence",
         "evener_worker.session",
-        "self._ledger.now_ns - self._contact_ns > SELF_FENCE_NS",
-        "self._ledger.now_ns - self.heard_ns > SELF_FENCE_NS",
+        "silent_ns = self._ledger.now_ns - self._contact_ns",
+        "silent_ns = self._ledger.now_ns - self.heard_ns",
     ),
     Mutant(
         "results leave before the offer",

@@ -97,10 +97,10 @@ def main() -> int:
         command += ["--seed", str(options.seed), "--seeds", str(options.seeds)]
         found = subprocess.run(command, cwd=_ROOT, env=os.environ, capture_output=True, text=True)
         last = (found.stdout.strip() or found.stderr.strip() or "?").splitlines()[-1]
-        killed = found.returncode == 0 and last != "survived"
-        survivors += not killed
+        was_killed = found.returncode == 0 and last != "survived"
+        survivors += not was_killed
         seeds, _, by = last.partition(" ")
-        text = f"killed by {by} at seed {seeds}" if killed else last.upper()
+        text = f"killed by {by} at seed {seeds}" if was_killed else last.upper()
         print(f"{mutant.name}: {text} ({time.monotonic() - began:.1f} s)", flush=True)
     print(f"{survivors} survived")
     return 1 if survivors else 0
