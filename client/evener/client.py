@@ -73,6 +73,8 @@ class Client:
         name: str | None = None,
         queue_full: Literal["wait", "raise"] = "wait",
     ) -> None:
+        self.closed = True
+        """Whether it was closed, or never got so far as to be open."""
         self.address = find_broker(address)
         """The broker's address."""
         if queue_full not in ("wait", "raise"):

@@ -20,11 +20,6 @@ from tests.support import skip_aloud
 _BASE = os.environ.get("TEST_BASE_IMAGE")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Tell the marker that the tests of this folder carry."""
-    config.addinivalue_line("markers", "cluster: starts containers on a real Docker engine")
-
-
 @pytest.fixture(scope="session")
 def base() -> str:
     """The name of the base image."""
