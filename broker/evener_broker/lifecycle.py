@@ -176,8 +176,11 @@ class Lifecycle:
             self._put_back(task)
         elif outcome == m.LOST:
             self._after_loss(task, facts or {})
+        elif outcome == m.CANCELLED and task.options.deadline_ms:
+            self._expire(task, "total", task.options.deadline_ms)
         elif outcome == m.CANCELLED:
-            self._end(task, Cause.CANCEL, b"")
+            # Stopped for an earlier broker, which gave it to somebody else. Nobody here wants that.
+            self._put_back(task)
         elif outcome == m.TIMED_OUT:
             self._after_timeout(task)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evener_broker.tables import Bounds
 from evener_wire import messages as m
-from tests.unit.broker.world import World, task_id
+from tests.unit.broker.world import Agent, Client, World, task_id
 
 
 def test_an_unacknowledged_older_result_does_not_hide_the_running_attempt() -> None:
@@ -36,3 +36,37 @@ def test_a_call_that_never_fits_is_refused_for_that() -> None:
     ]
     client.submit(2, payload=bytes(25))
     assert world.state(2) == "queued"
+
+
+def _adopted(deadline_ms: int = 0) -> tuple[World, Client, Agent]:
+    """A task that a broker which restarted adopted from an agent."""
+    world = World()
+    client, agent = world.client(), world.agent()
+    client.submit(1, deadline_ms=deadline_ms)
+    held = agent.held()
+    world.restart()
+    client.move()
+    client.hello()
+    client.submit(1, again=True, deadline_ms=deadline_ms)
+    agent.move()
+    agent.hello()
+    agent.offer(held=held)
+    assert world.state(1) == "running"
+    return world, client, agent
+
+
+def test_what_an_earlier_broker_stopped_is_not_told_as_cancelled() -> None:
+    """I3: it had given the task to somebody else; no caller asked for the cancel."""
+    _, client, agent = _adopted()
+    agent.ends(1, m.CANCELLED)
+    assert client.end(1) == "open"
+    agent.done(1)
+    assert client.end(1) == "done"
+
+
+def test_what_an_earlier_broker_stopped_at_its_deadline_is_told_as_expired() -> None:
+    """I3: the deadline began with the first submission."""
+    _, client, agent = _adopted(deadline_ms=60_000)
+    agent.ends(1, m.CANCELLED)
+    assert client.end(1) == "expired"
+    assert client.facts(1)["limit"] == "total"
