@@ -1,7 +1,7 @@
 """The README's blocks are run as they stand: a new user does nothing else.
 
-Comments in front of a block say how: `file: NAME` writes it, `run: ...` runs it. A block without such
-a comment is not run, and is listed here with the reason.
+Comments in front of a block say how: `file: NAME` writes it, `run: ...` runs it. A block without
+such a comment is not run, and is listed here with the reason.
 """
 
 from __future__ import annotations
