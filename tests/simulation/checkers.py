@@ -10,6 +10,7 @@ from typing import Final
 
 from evener_wire import messages as m
 from evener_wire.limits import (
+    FREE_RETURNS_MAX,
     HEARTBEAT_NS,
     RECONNECT_GRACE_NS,
     SELF_FENCE_NS,
@@ -31,6 +32,9 @@ _UNNOTICED_NS: Final = HEARTBEAT_NS + 300 * MS
 
 # A silent agent has its verdict after this, even if its last sign of life was a broken connection.
 _DETECTION_NS: Final = SILENCE_NS + HEARTBEAT_NS + RECONNECT_GRACE_NS + 500 * MS
+
+# Flag, SIGTERM and SIGKILL follow each other within 2.1 s; the rest is the way there.
+_STOPPED_NS: Final = 4_000 * MS
 
 
 class Checkers:
@@ -83,9 +87,15 @@ class Checkers:
         ids = {item[0] for item in message.items}
         for ticket in self._watch.truth.tickets:
             if ticket.id in ids and self._watch.epoch in ticket.accepted:
+                if ticket.cancelled_in != self._watch.epoch:
+                    ticket.cancelled_ns = self._world.now
                 ticket.cancelled_in = self._watch.epoch
                 self._order.ended(ticket)
                 self._world.hit(f"CANCEL of a task that is {self._phase(ticket)}")
+
+    def on_returned(self, ticket: Ticket) -> None:
+        """An attempt comes back unstarted."""
+        self._order.returned(ticket)
 
     def _phase(self, ticket: Ticket) -> str:
         if self._watch.epoch in ticket.told:
@@ -137,6 +147,18 @@ class Checkers:
             raise self.fail("I4", "sent after its end was told", ticket)
         if ticket.cancelled_in == epoch:
             raise self.fail("I16", "sent after its cancel was taken", ticket)
+        self._check_not_done(ticket)
+
+    def _check_not_done(self, ticket: Ticket) -> None:
+        """I23: what a broker took the result of does not run again, whenever its client comes."""
+        if self._broker.core.tables.counters["results_unclaimed_dropped"]:
+            return
+        for run in ticket.runs:
+            found = self._watch.by_key.get(run.key)
+            if run.ended != "done" or found is None or found[0] is not ticket:
+                continue
+            if found[1].taken_in == self._watch.epoch and not found[1].given_up:
+                raise self.fail("I23", f"sent after the result of {run} was taken", ticket)
 
     def _is_given_up(self, run: Run) -> bool:
         """Whether others may run the task although this run goes on."""
@@ -182,6 +204,18 @@ class Checkers:
                 if run.end_ns is None and not self._is_given_up(run):
                     raise self.fail("I16", f"ended while {run} goes on", ticket)
             self._judge_end(ticket, state, payload, dict(facts or {}))
+            self._check_cancel(ticket)
+
+    def _check_cancel(self, ticket: Ticket) -> None:
+        """I16: what is cancelled stops soon, unless something keeps its agent from hearing it."""
+        if ticket.cancelled_in != self._watch.epoch or not ticket.runs or self._hostile:
+            return
+        run, since_ns = ticket.runs[-1], ticket.cancelled_ns
+        agent = self._agents[run.agent.partition(".")[0]]
+        if run.end_ns is None or run.end_ns - max(since_ns, run.start_ns) < _STOPPED_NS:
+            return
+        if agent.undisturbed_since() < since_ns and not self._broker.was_paused_since(since_ns):
+            raise self.fail("I16", f"{run} went on after its cancel", ticket)
 
     def _judge_end(
         self, ticket: Ticket, state: int, payload: m.Payload, facts: dict[str, object]
@@ -240,7 +274,8 @@ class Checkers:
             assert isinstance(starts, int)
             if starts < ticket.options.max_starts:
                 raise self.fail("I12", f"lost after {starts} starts", ticket)
-            if starts > died + ticket.vanished:
+            most = died + ticket.vanished_started + ticket.vanished // FREE_RETURNS_MAX
+            if starts > most:
                 raise self.fail("I11", f"charged {starts} starts, {died} died", ticket)
 
     # --- Clients: I2, I6, I16 ---------------------------------------------------------------------

@@ -138,7 +138,7 @@ MUTANTS: Final = (
         "if known is not None and False:",
     ),
     Mutant(
-        "stale attempts are not stopped, and results of orphans not kept",
+        "results that come before their client are not kept",
         "evener_broker.recovery",
         "        if item[2] in (m.DONE, m.FAILED):\n            self._keep_result(item)\n",
         "",
@@ -160,12 +160,6 @@ MUTANTS: Final = (
         "evener_broker.placing",
         "if not agent.offered or agent.draining or agent.lost:",
         "if agent.session is None or agent.draining or agent.lost:",
-    ),
-    Mutant(
-        "work is sent to agents that drain",
-        "evener_broker.placing",
-        "if not agent.offered or agent.draining or agent.lost:",
-        "if not agent.offered or agent.lost:",
     ),
     Mutant(
         "credit does not come back with a result",

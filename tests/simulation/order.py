@@ -26,6 +26,8 @@ class Order:
         self._epoch = 0
         # Waiting tickets of each line, in the order of acceptance.
         self._waiting: dict[_Line, dict[Ticket, None]] = {}
+        # Those that came back unstarted, to the place they had.
+        self._returned: dict[_Line, dict[Ticket, None]] = {}
         self._sent: list[Ticket] = []
         self._skipped: dict[tuple[str, _Place], int] = {}
 
@@ -33,6 +35,7 @@ class Order:
         if self._watch.epoch != self._epoch:
             self._epoch = self._watch.epoch
             self._waiting.clear()
+            self._returned.clear()
             self._sent.clear()
             self._skipped.clear()
 
@@ -54,28 +57,34 @@ class Order:
     def ended(self, ticket: Ticket) -> None:
         """It waits no more."""
         self._renew()
-        line = self._waiting.get(_line(ticket))
-        if line is not None:
-            line.pop(ticket, None)
+        for lines in (self._waiting, self._returned):
+            lines.get(_line(ticket), {}).pop(ticket, None)
+
+    def returned(self, ticket: Ticket) -> None:
+        """Its attempt never started: it stands where it stood."""
+        self._renew()
+        options = ticket.options
+        may_leave = options.expires_ms or options.deadline_ms or options.at_most_once
+        if not may_leave and not ticket.cancelled_in and self._epoch not in ticket.told:
+            self._returned.setdefault(_line(ticket), {})[ticket] = None
+            self._world.hit("task back in its place")
 
     def check(self) -> None:
         """After a turn."""
         self._renew()
         sent, self._sent = self._sent, []
-        firsts: list[Ticket] = []
         for ticket in sent:
-            line = self._waiting.get(_line(ticket))
-            if line is not None and ticket in line:
-                del line[ticket]
-                firsts.append(ticket)
-        for ticket in firsts:
+            self.ended(ticket)  # it waits no more
+        for ticket in sent:
             self._check_order(ticket)
         if sent:
             self._check_turns(sent)
 
     def _check_order(self, ticket: Ticket) -> None:
         """I13: nobody of the same line who came earlier still waits."""
-        first = next(iter(self._waiting[_line(ticket)]), None)
+        line = _line(ticket)
+        others = [*self._returned.get(line, ()), *self._waiting.get(line, ())]
+        first = min(others, key=lambda other: other.accepted[self._epoch], default=None)
         if first is not None and first.accepted[self._epoch] < ticket.accepted[self._epoch]:
             text = f"{ticket!r} went before {first!r}\n{ticket.story()}\n{first.story()}"
             raise Violation("I13", text)

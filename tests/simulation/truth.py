@@ -67,9 +67,11 @@ class Ticket:
     # By epoch: what the broker said about its end.
     told: dict[int, tuple[int, bytes]] = field(default_factory=dict)
     vanished: int = 0  # how often its agent was given up while it had it
+    vanished_started: int = 0  # and how often it had really started there
     # By epoch: order of acceptance, and when; and whether an earlier broker had it then.
     accepted: dict[int, tuple[int, int, bool]] = field(default_factory=dict)
     cancelled_in: int = 0  # epoch in which the broker took a cancel of it
+    cancelled_ns: int = 0  # and when, first
     alarming: bool = True  # its client lives, so it must end
 
     @property

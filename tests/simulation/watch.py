@@ -54,6 +54,7 @@ class Judge(Protocol):
 
     def on_submit(self, tap: PeerTap, message: m.Submit, rejected: set[bytes]) -> None: ...
     def on_cancel(self, message: m.Cancel) -> None: ...
+    def on_returned(self, ticket: Ticket) -> None: ...
     def on_run(self, tap: PeerTap, items: list[tuple[bytes, int, str, m.Payload]]) -> None: ...
     def on_terminal(self, tap: PeerTap, message: m.Terminal) -> None: ...
     def on_verdict(self, tap: AgentTap, why: str) -> None: ...
@@ -185,6 +186,8 @@ class Watch:
                         self.world.hit("RESULT of an attempt that is not open")
                     else:
                         found[1].taken_in = self.epoch
+                        if item[2] == m.RETURNED:
+                            judge.on_returned(found[0])
                     self.world.hit(f"RESULT {m.OUTCOMES[item[2]]}")
             elif isinstance(message, m.Goodbye):
                 tap.agent.left = True
@@ -208,7 +211,9 @@ class Watch:
         held = {*offer.held}
         for key in list(agent.open):
             if key not in held:
-                del agent.open[key]
+                ticket, _ = agent.open.pop(key)
+                assert self.judge is not None
+                self.judge.on_returned(ticket)
                 self.world.hit("RUN that never arrived")
         for key in held:
             found = self.by_key.get(key)
@@ -273,10 +278,12 @@ class Watch:
             if found is None or found[1].epoch == self.epoch:
                 continue
             ticket, sent = found
-            again = ticket.accepted.get(self.epoch, (0, 0, False))[2]
-            wanted = again and not (
-                ticket.cancelled_in or ticket.told or ticket.options.deadline_ms
-            )
+            _, since_ns, again = ticket.accepted.get(self.epoch, (0, self.world.now, False))
+            deadline_ms = ticket.options.deadline_ms
+            is_late = deadline_ms and self.world.now - since_ns >= deadline_ms * MS
+            if ticket.cancelled_in == self.epoch or is_late:
+                continue  # it is adopted, and its end is awaited
+            wanted = again and not (ticket.cancelled_in or ticket.told or deadline_ms)
             here = any(other.epoch == self.epoch for other in ticket.sent)
             in_time = self.world.now - self.first_ns < RECOVERY_NS - 5 * MS
             newest = max(other.fence for other in ticket.sent) == sent.fence
@@ -303,6 +310,8 @@ class Watch:
                     sent.given_up = True
                     sent.given_up_in = self.epoch
                     ticket.vanished += 1
+                    key = (ticket.id, sent.fence)
+                    ticket.vanished_started += any(run.key == key for run in ticket.runs)
                 tap.open.clear()
                 tap.offered = False
                 del self.agents[tap.instance]
