@@ -176,6 +176,7 @@ class BrokerCore:
         roomy = tables.is_roomy(client, len(message.items))
         rejected: list[tuple[bytes, str, str]] = []
         returning: dict[str, None] = {}
+        unclaimed = {} if again else self._recovery.unclaimed()
         for task_id, name, payload, chosen in message.items:
             known = tables.functions.get(name)
             function = known or Function(name)
@@ -185,6 +186,11 @@ class BrokerCore:
                 if task.client is not client or not same_call(task, function, payload):
                     tables.counters["tasks_conflicting"] += 1
                     rejected.append((task_id, "conflict", "another task has this id"))
+                continue
+            if task_id in unclaimed:
+                # Whoever submitted it says `again`.
+                tables.counters["tasks_conflicting"] += 1
+                rejected.append((task_id, "conflict", "an agent holds another task of this id"))
                 continue
             plain = roomy and function.agents and type(payload) is bytes
             if not plain or options.queue not in queues:

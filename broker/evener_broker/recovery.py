@@ -8,6 +8,7 @@ adopted.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Final
 
 from evener_broker.lifecycle import Lifecycle, is_awaited
@@ -140,6 +141,10 @@ class Recovery:
         for task_id in agent.orphans:
             del self._orphans[task_id]
         agent.orphans.clear()
+
+    def unclaimed(self) -> Container[bytes]:
+        """Tasks of an earlier broker that agents told of, and that no client has claimed yet."""
+        return {*self._orphans, *self._results} if self._results else self._orphans
 
     # --- From clients -----------------------------------------------------------------------------
 

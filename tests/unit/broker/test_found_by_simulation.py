@@ -70,3 +70,23 @@ def test_what_an_earlier_broker_stopped_at_its_deadline_is_told_as_expired() -> 
     agent.ends(1, m.CANCELLED)
     assert client.end(1) == "expired"
     assert client.facts(1)["limit"] == "total"
+
+
+def test_a_new_task_does_not_get_the_attempt_of_another_with_its_id() -> None:
+    """I3: who says nothing of an earlier submission has none."""
+    world = World()
+    client, agent = world.client(), world.agent()
+    client.submit(1)
+    held = agent.held()
+    world.restart()
+    agent.move()
+    agent.hello()
+    agent.offer(held=held)
+    other = world.client("other")
+    other.submit(1)
+    assert [item[1] for message in other.got(m.Rejected) for item in message.items] == ["conflict"]
+    client.move()
+    client.hello()
+    client.submit(1, again=True)
+    agent.done(1)
+    assert client.end(1) == "done"
