@@ -149,6 +149,10 @@ class Simulation:
         faults.heal()
         for work in works:
             work.over = True
+        if not self.checkers.accepted:
+            if not self.clients[0].alive:
+                self.clients[0].start()
+            works[0].last_burst()
         world.run(world.now + self._bound_ns(), self._is_quiet)
         self.checkers.on_turn_over()
         for client in self.clients:

@@ -275,7 +275,7 @@ class Watch:
         """I23: what an agent reports in time is adopted, unless somebody wants it stopped."""
         for key in message.items:
             found = self.by_key.get((key[0], key[1]))
-            if found is None or found[1].epoch == self.epoch:
+            if found is None or self.epoch in (found[1].epoch, found[1].taken_in):
                 continue
             ticket, sent = found
             _, since_ns, again = ticket.accepted.get(self.epoch, (0, self.world.now, False))

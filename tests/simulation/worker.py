@@ -239,5 +239,7 @@ class SimWorker:
         self.alive = False
         self._token += 1
         if self.run is not None:
-            self._home.truth.end(self.run, "died")
+            # What was being stopped is not counted as a death by anybody.
+            stopping = self._stop[0] == self._sequence
+            self._home.truth.end(self.run, "stopped" if stopping else "died")
             self.run = None

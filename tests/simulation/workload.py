@@ -82,6 +82,12 @@ class Workload:
             self._left += count
         self._next()
 
+    def last_burst(self) -> None:
+        """Faults let nothing through so far, and a seed without a task says nothing."""
+        tickets = [self._ticket(self._rng, "short", m.Options()) for _ in range(3)]
+        self.mine += tickets
+        self._client.submit(tickets)
+
     def _plan(self, rng: random.Random, ticket: Ticket) -> None:
         """Later operations on a task."""
         chance = rng.random()
