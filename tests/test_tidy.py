@@ -38,15 +38,27 @@ LAZY = {"client/evener/cli": {"evener_broker", "evener_worker"}}
 
 # The deciding parts. In the broker they are everything but these shells; elsewhere they are named.
 BROKER_SHELLS = {"__main__.py", "server.py", "shell.py", "runtime.py"}
-CLIENT_CORES = {"session.py", "session_records.py", "submissions.py"}
+CLIENT_CORES = {
+    "session.py",
+    "session_records.py",
+    "session_state.py",
+    "session_work.py",
+    "submissions.py",
+}
 WORKER_CORES = {
     "attempts.py",
+    "channel.py",
+    "core.py",
     "effects.py",
+    "ending.py",
     "estimates.py",
     "events.py",
+    "handout.py",
     "ledger.py",
+    "pool.py",
     "session.py",
     "slots.py",
+    "stopping.py",
 }
 WIRE_EXTRA_BANS = {"socket", "os", "select", "selectors", "pathlib", "threading", "subprocess"}
 CORE_BANS = {"zmq", "time", "asyncio", "logging", "socket", "threading", "subprocess", "secrets"}

@@ -353,7 +353,7 @@ class Lifecycle:
         task.payload = payload
         client.ended_tasks += 1
         task.function.ended += 1
-        if cause is not Cause.FINISH:
+        if cause is Cause.FAIL:
             task.function.failed += 1
         tables.outbox.terminal(task)
         if task.tries is not UNTRIED and (task.options.expires_ms or task.options.deadline_ms):

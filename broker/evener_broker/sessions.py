@@ -174,7 +174,7 @@ class Sessions:
         self._placing.forget(agent)
         del tables.agents[agent.instance]
         tables.counters["agents_lost"] += 1
-        text = f"agent {agent.name} is gone: {why}; {count} tasks back in line"
+        text = f"agent {agent.name} is gone: {why}; tasks back in line: {count}"
         tables.outbox.log("warning" if count else "info", text)
 
     def _on_retention_over(self, client: Client) -> None:

@@ -140,7 +140,7 @@ class Watching:
         served = sorted({name for agent in tables.agents.values() for name in agent.queues})
         who = f"workers serve: {', '.join(served)}" if served else "no worker is connected"
         text = (
-            f'{queue.count} tasks wait for queue "{queue.name}" but no connected worker serves it '
+            f'{_waiting(queue.count)} for queue "{queue.name}" but no connected worker serves it '
             f"({who})"
         )
         if not queue.warned:
@@ -162,3 +162,7 @@ def _works_ahead(agent: Agent) -> bool:
 
 def _can_run(agent: Agent, function: Function) -> bool:
     return function.by_value or function in agent.functions
+
+
+def _waiting(count: int) -> str:
+    return "1 task waits" if count == 1 else f"{count} tasks wait"

@@ -201,7 +201,7 @@ def test_an_agent_is_silent_for_four_seconds_and_not_before() -> None:
     assert world.state(1) == "queued"
     assert agent.instance not in world.core.tables.agents
     assert world.counter("sessions_silent") == 1
-    assert "silent for 4.0 s; 1 tasks back in line" in world.texts("warning")[0]
+    assert "silent for 4.0 s; tasks back in line: 1" in world.texts("warning")[0]
 
 
 def test_any_message_counts_as_a_sign_of_life() -> None:
@@ -300,7 +300,7 @@ def test_an_agent_that_says_goodbye_is_gone_at_once() -> None:
     agent.say(m.Goodbye("stopped"))
     assert world.state(1) == "queued"
     assert world.core.tables.agents == {}
-    assert "agent agent is gone: left (stopped); 1 tasks back in line" in world.texts("warning")
+    assert "agent agent is gone: left (stopped); tasks back in line: 1" in world.texts("warning")
 
 
 def test_a_peer_that_is_gone_twice_is_gone_once() -> None:
