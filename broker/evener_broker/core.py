@@ -176,7 +176,7 @@ class BrokerCore:
         roomy = tables.is_roomy(client, len(message.items))
         rejected: list[tuple[bytes, str, str]] = []
         returning: dict[str, None] = {}
-        unclaimed = {} if again else self._recovery.unclaimed()
+        unclaimed = () if again else self._recovery.unclaimed()
         for task_id, name, payload, chosen in message.items:
             known = tables.functions.get(name)
             function = known or Function(name)
