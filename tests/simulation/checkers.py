@@ -48,14 +48,13 @@ class Checkers:
         agents: list[AgentNode],
         *,
         hostile: bool,
-        clients: int,
     ) -> None:
         self._world = world
         self._watch = watch
         self._broker = broker
         self._agents = {agent.name: agent for agent in agents}
         self._hostile = hostile
-        self._order = Order(world, watch, clients)
+        self._order = Order(world, watch)
         self._fences: dict[tuple[bytes, int], int] = {}
         self._by_id: dict[tuple[str, bytes], Ticket] = {}
         self.verdicts_true = 0
@@ -96,6 +95,14 @@ class Checkers:
     def on_returned(self, ticket: Ticket) -> None:
         """An attempt comes back unstarted."""
         self._order.returned(ticket)
+
+    def on_result(self, ticket: Ticket, fence: int, outcome: int) -> None:
+        """I11: an agent tells how an attempt ended, and knows whether it started."""
+        started = any(run.key == (ticket.id, fence) for run in ticket.runs)
+        if started and outcome == m.RETURNED:
+            raise self.fail("I11", f"attempt {fence} was told as never started", ticket)
+        if not started and outcome == m.LOST:
+            raise self.fail("I11", f"attempt {fence} was told as lost, and never started", ticket)
 
     def _phase(self, ticket: Ticket) -> str:
         if self._watch.epoch in ticket.told:
@@ -324,6 +331,15 @@ class Checkers:
             raise self.fail("I15", "runs twice", ticket)
         if sum(run.key == earlier.key for earlier in ticket.runs) > 1:
             raise self.fail("I9", "one attempt runs twice", ticket)
+
+    def on_finish(self, run: Run) -> None:
+        """A body ends: not long after its limit, unless its agent stood still."""
+        timeout_ms = run.ticket.options.timeout_ms
+        agent = self._agents[run.agent.partition(".")[0]]
+        if not timeout_ms or _length(run) < timeout_ms * MS + _STOPPED_NS:
+            return
+        if agent.slow == 1 and not agent.was_paused_since(run.start_ns):
+            raise self.fail("I19", f"{run} went on after its limit", run.ticket)
 
     # --- Verdicts: I18 ----------------------------------------------------------------------------
 

@@ -253,12 +253,6 @@ MUTANTS: Final = (
         "if True:",
     ),
     Mutant(
-        "permits taken back make no room for a worker that still has to drop",
-        "evener_worker.handout",
-        "        and not slot.dirty_until\n",
-        "",
-    ),
-    Mutant(
         "an agent that comes back does not say what it holds",
         "evener_worker.core",
         "held = [*self.ledger.open, *self.session.results_held()]",

@@ -6,8 +6,7 @@ to different agents have no order.
 
 from __future__ import annotations
 
-from typing import Final
-
+from evener_wire.limits import AGEING_NS
 from tests.simulation.truth import Ticket
 from tests.simulation.watch import Watch
 from tests.simulation.world import Violation, World
@@ -19,10 +18,10 @@ _Place = tuple[str, int]  # queue, priority
 class Order:
     """Who waits, and who went first."""
 
-    def __init__(self, world: World, watch: Watch, clients: int) -> None:
+    def __init__(self, world: World, watch: Watch) -> None:
         self._world = world
         self._watch = watch
-        self._most_skipped: Final = 3 * clients + 2
+        self._clients: dict[str, None] = {}
         self._epoch = 0
         # Waiting tickets of each line, in the order of acceptance.
         self._waiting: dict[_Line, dict[Ticket, None]] = {}
@@ -34,6 +33,7 @@ class Order:
     def _renew(self) -> None:
         if self._watch.epoch != self._epoch:
             self._epoch = self._watch.epoch
+            self._clients.clear()
             self._waiting.clear()
             self._returned.clear()
             self._sent.clear()
@@ -42,6 +42,7 @@ class Order:
     def accepted(self, ticket: Ticket) -> None:
         """It has its place now, unless it may leave it unseen, or an earlier broker had it."""
         self._renew()
+        self._clients[ticket.owner] = None
         options = ticket.options
         may_leave = options.expires_ms or options.deadline_ms
         if may_leave or ticket.item[1] in ("app.nobody", "app.special"):
@@ -94,15 +95,18 @@ class Order:
         owners = {(ticket.owner, _place(ticket)) for ticket in sent}
         for owner_place in owners:
             self._skipped.pop(owner_place, None)
+        # What waited too long goes first, whoever's turn it is.
+        overdue_ns = self._world.now - AGEING_NS
+        young = [t for t in sent if t.accepted[self._epoch][1] > overdue_ns]
         for line, waiting in self._waiting.items():
             place = (line[1], line[2])
             if not waiting or (line[0], place) in owners:
                 continue
-            passed = sum(_place(t) == place and t.item[1] == line[3] for t in sent)
+            passed = sum(_place(t) == place and t.item[1] == line[3] for t in young)
             if passed:
                 count = self._skipped.get((line[0], place), 0) + passed
                 self._skipped[line[0], place] = count
-                if count > self._most_skipped:
+                if count > 3 * len(self._clients) + 2:
                     raise Violation("I14", f"{line} was passed over {count} times")
                 self._world.peak("turns passed over", count)
 

@@ -27,8 +27,9 @@ from tests.simulation.world import SECOND, START_NS, Violation, World
 # How often a core recounts its books: every step would make the books the slowest part.
 _CHECK_EVERY: Final = 23
 
-# After healing: time for worker restarts with back-off, for silence, for ageing.
-_QUIESCE_NS: Final = 240 * SECOND
+# After healing: so long nothing may start while something waits, and so long it may take in all.
+_STILL_NS: Final = 120 * SECOND
+_QUIESCE_NS_MAX: Final = 6 * 3_600 * SECOND
 _SETTLE_NS: Final = 45 * SECOND
 
 
@@ -107,10 +108,10 @@ class Simulation:
             self.broker,
             self.agents,
             hostile=bool(swarm.chances),
-            clients=swarm.clients,
         )
         self.watch.judge = self.checkers
         self.truth.on_begin = self.checkers.on_begin
+        self.truth.on_finish = self.checkers.on_finish
         for client in self.clients:
             client.on_end = self.checkers.on_end
 
@@ -153,20 +154,27 @@ class Simulation:
             if not self.clients[0].alive:
                 self.clients[0].start()
             works[0].last_burst()
-        world.run(world.now + self._bound_ns(), self._is_quiet)
+        self._quiesce()
         self.checkers.on_turn_over()
         for client in self.clients:
             self.checkers.check_hellos(client)
         world.run(world.now + _SETTLE_NS)
         audit(self)
 
-    def _bound_ns(self) -> int:
-        """I19: how long everything that is left may take."""
-        left = [t for t in self.truth.tickets if not t.ends]
-        work = sum(t.body.run_ns * (1 + t.body.failures % 100 + t.body.deaths % 100) for t in left)
-        # Each death of a worker may be followed by its longest back-off.
-        deaths = sum(min(t.body.deaths, t.options.max_starts) for t in left)
-        return _QUIESCE_NS + 4 * work + deaths * 45 * SECOND
+    def _quiesce(self) -> None:
+        """I19: as long as anything starts there is progress; what is left when nothing does hangs.
+
+        The longest that nothing need start is a long body, and the longest back-off of a worker.
+        """
+        world = self.world
+        last_runs, last_ns = -1, world.now
+        until_ns = world.now + _QUIESCE_NS_MAX
+        while world.now < until_ns and not self._is_quiet():
+            if self.truth.runs != last_runs:
+                last_runs, last_ns = self.truth.runs, world.now
+            elif world.now - last_ns > _STILL_NS:
+                return
+            world.run(world.now + 10 * SECOND, self._is_quiet)
 
     def _is_quiet(self) -> bool:
         if self.broker.core.tables.open_tasks:

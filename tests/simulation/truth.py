@@ -117,6 +117,7 @@ class Truth:
         self.runs = 0
         self.running: dict[Run, None] = {}
         self.on_begin: Callable[[Run], None] = lambda run: None
+        self.on_finish: Callable[[Run], None] = lambda run: None
 
     def ticket(
         self, owner: str, task_id: bytes, function: str, body: Body, options: m.Options, pad: int
@@ -148,6 +149,7 @@ class Truth:
         run.end_ns = self._world.now
         run.ended = ended
         del self.running[run]
+        self.on_finish(run)
 
 
 def call_of(number: int, pad: int) -> m.Payload:

@@ -12,7 +12,7 @@ from evener_wire import messages as m
 from tests.simulation.client_node import ClientNode
 from tests.simulation.swarm import Swarm
 from tests.simulation.truth import Body, Ticket, Truth
-from tests.simulation.world import MS, SECOND, US, World
+from tests.simulation.world import MS, US, World
 
 # What every agent offers, and what only the first one does.
 COMMON: Final = ("app.tiny", "app.short", "app.mid", "app.long", "app.mixed", "app.fragile")
@@ -67,7 +67,7 @@ class Workload:
         if self.over or self._left <= 0 or (self.mine and self._world.now > self._until_ns):
             return
         rng, client = self._rng, self._client
-        count = min(self._left, rng.choice((1, 1, 1, 2, 5, 20)))
+        count = min(self._left, rng.choice((1, 1, 1, 2, 5, 20, 80)))
         self._left -= count
         options = self._options(rng)
         like = rng.choice(self._likes)
@@ -169,7 +169,8 @@ def _kind(rng: random.Random, like: str) -> tuple[str, Body]:
         return "app.long", Body(rng.randint(1_000, 9_000) * MS, deaf=deaf)
     if like == "mixed":
         # Most often nothing, and now and then for ever: what spoils every estimate.
-        run_ns = rng.choice((20 * US, 20 * US, 50 * US, 50 * US, 3 * MS, 2 * SECOND))
+        quick = (20 * US, 20 * US, 50 * US, 50 * US, 3 * MS)
+        run_ns = rng.choice(quick) if rng.random() < 0.9 else rng.choice((300, 3_000, 7_000)) * MS
         return "app.mixed", Body(run_ns, deaf=deaf)
     if like == "fragile":
         deaths = rng.choice((0, 0, 0, 1, 2, 100))
