@@ -209,7 +209,8 @@ class Client:
         iterables give the function an argument each, as the built-in `map` does. Small calls
         travel in chunks, whose size adapts until one takes about 10 ms; `chunk` fixes the size.
         What the function raised for an item is raised when its turn comes; the next item may then
-        be asked for.
+        be asked for. When a worker dies in a chunk, all items of that chunk may run again, each by
+        itself; with `timeout`, `retries` or `at_most_once` each item is a chunk of its own.
         """
         call = self.function(function, **options) if not isinstance(function, Call) else function
         return Mapped(self, call.target, iterables, chunk)

@@ -2,8 +2,8 @@
 
 Rules of this file: a chunk is one task whose payload holds many items; each item succeeds or fails
 by itself. A chunk grows until its run takes about as long as a worker may hold others up. A chunk
-that did not survive (its worker died) is tried again item by item, so that only the guilty one
-ends.
+starts once: if its worker dies, its items are tried again each by itself, with one start less than
+they may have, so that only the guilty one ends, and takes down no more workers than it may.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from evener.failure import decode_failure
 from evener.future import Future
 from evener.payload import ARGUMENT_LISTS, ONE_ARGUMENT, decode_chunk_result, encode_chunk
 from evener_wire.limits import KIB
-from evener_wire.messages import Payload
+from evener_wire.messages import DEFAULT_OPTIONS, Payload
 
 if TYPE_CHECKING:
     from evener.client import Client
@@ -69,6 +69,8 @@ class Mapped(Iterator[Any]):
             raise UsageError(f"chunk={chunk!r} is not a whole number from 1 to {_ITEMS_MAX}")
         self._client = client
         self._target = target
+        self._options = target.options or DEFAULT_OPTIONS
+        self._once = target._replace(options=self._options._replace(max_starts=1))
         self._form = ONE_ARGUMENT if len(iterables) == 1 else ARGUMENT_LISTS
         self._left = _length_hint(iterables)
         source = iterables[0] if self._form == ONE_ARGUMENT else zip(*iterables, strict=False)
@@ -124,23 +126,23 @@ class Mapped(Iterator[Any]):
     def _send(self, items: Sequence[Any]) -> _Chunk:
         client, target = self._client, self._target
         if self._alone or len(items) == 1:
-            future = self._send_alone(items[0])
+            future = self._send_alone(items[0], target)
         else:
             payload = encode_chunk(
                 target.name, items, self._form, trusted=client.trusted, code=target.code
             )
             if self._fixed is None and len(payload) > _BYTES_MAX and self._size > 1:
                 self._size = max(1, self._size * _BYTES_MAX // len(payload))
-            chunk = ChunkFuture(client.holder, client.new_item(target, payload))
+            chunk = ChunkFuture(client.holder, client.new_item(self._once, payload))
             chunk.items = len(items)
             client.submit_future(chunk)
             future = chunk
         return _Chunk(future, items, time.monotonic())
 
-    def _send_alone(self, item: Any) -> Future[Any]:
+    def _send_alone(self, item: Any, target: Target) -> Future[Any]:
         args = (item,) if self._form == ONE_ARGUMENT else item
-        payload = encode(self._target, args, {}, self._client.trusted)
-        return self._client.submit_encoded(self._target, payload)
+        payload = encode(target, args, {}, self._client.trusted)
+        return self._client.submit_encoded(target, payload)
 
     # --- Taking in --------------------------------------------------------------------------------
 
@@ -178,7 +180,10 @@ class Mapped(Iterator[Any]):
 
     def _split(self, items: Sequence[Any]) -> None:
         """Items of a chunk that did not survive, each as a task of its own, first of all."""
-        again = [_Chunk(self._send_alone(item), [item], time.monotonic()) for item in items]
+        # The start that they had together counts for each.
+        options = self._options._replace(max_starts=max(1, self._options.max_starts - 1))
+        target = self._target._replace(options=options)
+        again = [_Chunk(self._send_alone(item, target), [item], time.monotonic()) for item in items]
         self._chunks.extendleft(reversed(again))
 
     def _error(self, future: Future[Any], failure: bytes) -> Exception:

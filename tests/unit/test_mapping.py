@@ -26,6 +26,7 @@ class Workers:
         self.execution = Execution({"t.double": double, "t.add": operator.add})
         self.open: dict[bytes, Future[Any]] = {}
         self.sizes: list[int] = []
+        self.options: list[m.Options] = []
         self.cancelled = 0
         self.deadly = deadly
         self.open_max = 0
@@ -33,6 +34,7 @@ class Workers:
     def submit(self, future: Future[Any]) -> None:
         args, kwargs, _ = decode_call(future.item[2], True)
         self.sizes.append(len(args) if isinstance(kwargs, int) else 1)
+        self.options.append(future.item[3] or m.DEFAULT_OPTIONS)
         self.open[future.item[0]] = future
         self.open_max = max(self.open_max, len(self.open))
 
@@ -138,6 +140,17 @@ def test_a_chunk_that_is_lost_goes_again_item_by_item() -> None:
             next(results)
         assert list(results) == [2 * n for n in range(26, 40)]
     assert workers.sizes == [10, 10] + [1] * 10
+
+
+@pytest.mark.parametrize(("may", "alone"), [(None, 2), (5, 4), (1, 1)])
+def test_a_chunk_takes_down_one_worker_and_its_items_the_rest(may: int | None, alone: int) -> None:
+    workers = Workers(deadly=frozenset({25}))
+    options: dict[str, Any] = {} if may is None else {"max_starts": may}
+    with Client.over(workers, "test") as client:
+        results = client.map("t.double", range(20, 31), chunk=10, **options)
+        assert [next(results) for _ in range(5)] == [40, 42, 44, 46, 48]
+    starts = [taken.max_starts for taken in workers.options]
+    assert starts == [1, may or m.DEFAULT_OPTIONS.max_starts] + [alone] * 10
 
 
 def test_several_iterables_go_side_by_side(client: Client, workers: Workers) -> None:
