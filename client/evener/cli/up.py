@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -29,11 +28,11 @@ from evener.cli.options import (
     worker_options,
 )
 from evener.cli.output import complain
+from evener.cli.ports import PORTS_TRIED, free_port, is_taken, who_listens
 
 if TYPE_CHECKING:
     from evener.children import Child
 
-_PORTS_TRIED: Final = 50
 _STOP_S: Final = 5.0
 _IMPORT_S: Final = 3_600.0  # apps may load models; whoever waits can press Ctrl-C
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
@@ -114,9 +113,13 @@ class Tree:
         finally:
             # Until here Ctrl-C may interrupt; a broom that is interrupted leaves dirt.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            for child in (self._family.agent, self._family.broker):
-                if child is not None:
-                    child.stop(_STOP_S)
+            self.stop()
+
+    def stop(self) -> None:
+        """End both, and wait for them."""
+        for child in (self._family.agent, self._family.broker):
+            if child is not None:
+                child.stop(_STOP_S)
 
     # --- Start ------------------------------------------------------------------------------------
 
@@ -125,7 +128,7 @@ class Tree:
         from evener.children import Child, StartError
 
         try:
-            address = self._start_broker()
+            address = self.start_broker()
             host, _, port = address.removeprefix("tcp://").rpartition(":")
             near = f"tcp://{_WILDCARDS.get(host.strip('[]'), host)}:{port}"
             self._family.agent = Child("evener_worker", {**self._agent_config, "broker": near})
@@ -139,23 +142,31 @@ class Tree:
         named = self._agent_config["app"] if ready["functions"] else None
         return Ready(address, named, ready["workers"], ready["functions"])
 
-    def _start_broker(self) -> str:
+    def start_broker(self) -> str:
+        """Start the broker alone, on the port that was asked for, or else on a free one."""
         from evener.children import Child, StartError
 
-        port = self._port
-        for tried in range(_PORTS_TRIED):
-            if self._port is None:
-                port = _free_port(self._broker_config["host"], PORT_DEFAULT + tried)
+        host = self._broker_config["host"]
+        while True:
+            port = free_port(host, PORT_DEFAULT) if self._port is None else self._port
+            if port is None:
+                last = PORT_DEFAULT + PORTS_TRIED - 1
+                text = f"the ports from {PORT_DEFAULT} to {last} are taken; give one with --port"
+                raise StartError(text, code=exits.UNREACHABLE)
             broker = Child("evener_broker", {**self._broker_config, "port": port})
             self._family.broker = broker
             try:
-                return str(broker.wait_for("ready", time.monotonic() + 30)["address"])
-            except StartError as error:
-                # Somebody was faster between our look and the broker's bind.
-                if self._port is not None or error.code != exits.UNREACHABLE:
+                address = str(broker.wait_for("ready", time.monotonic() + 30)["address"])
+            except StartError:
+                # Somebody may have been faster between our look and the broker's bind.
+                if self._port is not None or not is_taken(host, port):
                     raise
                 broker.stop(_STOP_S)
-        raise StartError(f"no free port from {PORT_DEFAULT} on", code=exits.UNREACHABLE)
+                continue
+            if self._port is None and port != PORT_DEFAULT:
+                owner = who_listens(PORT_DEFAULT)
+                complain(f"port {PORT_DEFAULT} is taken by {owner}; using {port}", "evener up")
+            return address
 
     # --- Run --------------------------------------------------------------------------------------
 
@@ -197,19 +208,6 @@ class Tree:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             complain(f"the agent ended unexpectedly ({how}); stopping", "evener up")
         return code if code > 0 or stopping else exits.FAILED
-
-
-def _free_port(host: str, first: int) -> int:
-    """The first port from `first` on that nobody listens on."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for port in range(first, first + _PORTS_TRIED):
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # As the broker's socket will have it: connections that just closed do not matter.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with suppress(OSError):
-                probe.bind((host, port))
-                return port
-    return first
 
 
 @contextmanager
