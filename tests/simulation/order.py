@@ -66,7 +66,8 @@ class Order:
         self._renew()
         options = ticket.options
         may_leave = options.expires_ms or options.deadline_ms or options.at_most_once
-        if not may_leave and not ticket.cancelled_in and self._epoch not in ticket.told:
+        stands = self._epoch in ticket.accepted and self._epoch not in ticket.told
+        if stands and not may_leave and not ticket.cancelled_in:
             self._returned.setdefault(_line(ticket), {})[ticket] = None
             self._world.hit("task back in its place")
 
