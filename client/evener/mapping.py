@@ -154,11 +154,13 @@ class Mapped(Iterator[Any]):
             waited = not future.done()
             try:
                 result = future.result()
-            except (TaskLost, TaskTimeout):
-                self._split(items)
+            except TaskLost:
+                self._split(chunk)
                 return
             except EvenerError as error:
+                # A limit that passed has passed for each item, too.
                 self._ready.extend(_Failed(error) for _ in items)
+                self._count(len(items))
                 return
             if result.failures:
                 for index, value in enumerate(result.values):
@@ -178,12 +180,23 @@ class Mapped(Iterator[Any]):
         if self._left is not None:
             self._left = max(0, self._left - items)
 
-    def _split(self, items: Sequence[Any]) -> None:
+    def _split(self, chunk: _Chunk) -> None:
         """Items of a chunk that did not survive, each as a task of its own, first of all."""
-        # The start that they had together counts for each.
-        options = self._options._replace(max_starts=max(1, self._options.max_starts - 1))
+        now_s = time.monotonic()
+        # The start and the time that they had together count for each; they did start in time.
+        options = self._options._replace(
+            max_starts=max(1, self._options.max_starts - 1), expires_ms=0
+        )
+        if deadline_ms := options.deadline_ms:
+            left_ms = deadline_ms - int((now_s - chunk.sent_s) * 1000)
+            if left_ms <= 0:
+                late = TaskTimeout("total", deadline_ms / 1000, chunk.future.label)
+                self._ready.extend(_Failed(late) for _ in chunk.items)
+                self._count(len(chunk.items))
+                return
+            options = options._replace(deadline_ms=left_ms)
         target = self._target._replace(options=options)
-        again = [_Chunk(self._send_alone(item, target), [item], time.monotonic()) for item in items]
+        again = [_Chunk(self._send_alone(item, target), [item], now_s) for item in chunk.items]
         self._chunks.extendleft(reversed(again))
 
     def _error(self, future: Future[Any], failure: bytes) -> Exception:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import operator
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from evener.client import Client
-from evener.errors import TaskLost, UsageError
+from evener.errors import TaskLost, TaskTimeout, UsageError
 from evener.execution import Execution
 from evener.future import Future
 from evener.payload import decode_call
@@ -29,6 +30,8 @@ class Workers:
         self.options: list[m.Options] = []
         self.cancelled = 0
         self.deadly = deadly
+        self.dying_s = 0.0
+        self.late: str | None = None  # the limit that every task exceeds
         self.open_max = 0
 
     def submit(self, future: Future[Any]) -> None:
@@ -42,7 +45,12 @@ class Workers:
         task_id, name, payload, _ = future.item
         del self.open[task_id]
         args, _, _ = decode_call(payload, True)
+        if self.late is not None:
+            facts = {"limit": self.late, "ms": 1_000}
+            Future.settle([(future, (task_id, m.TERMINAL_EXPIRED, b"", facts))])
+            return True
         if not self.deadly.isdisjoint(args):
+            time.sleep(self.dying_s)
             Future.settle([(future, (task_id, m.TERMINAL_LOST, b"", {"reason": "poison"}))])
             return True
         executed = self.execution.run(name, payload)
@@ -151,6 +159,45 @@ def test_a_chunk_takes_down_one_worker_and_its_items_the_rest(may: int | None, a
         assert [next(results) for _ in range(5)] == [40, 42, 44, 46, 48]
     starts = [taken.max_starts for taken in workers.options]
     assert starts == [1, may or m.DEFAULT_OPTIONS.max_starts] + [alone] * 10
+
+
+def test_items_of_a_lost_chunk_have_what_is_left_of_its_deadline() -> None:
+    workers = Workers(deadly=frozenset({25}))
+    workers.dying_s = 0.05
+    with Client.over(workers, "test") as client:
+        results = client.map("t.double", range(20, 30), chunk=10, deadline=10, expires=5)
+        assert next(results) == 40
+    chunk, *alone = workers.options
+    assert (chunk.deadline_ms, chunk.expires_ms) == (10_000, 5_000)
+    assert {options.expires_ms for options in alone} == {0}
+    assert all(5_000 < options.deadline_ms <= 9_950 for options in alone)
+
+
+def test_items_of_a_lost_chunk_end_where_no_time_is_left() -> None:
+    workers = Workers(deadly=frozenset({25}))
+    workers.dying_s = 0.02
+    with Client.over(workers, "test") as client:
+        results = client.map("t.double", range(20, 30), chunk=10, deadline=0.01)
+        for left in range(10, 0, -1):
+            with pytest.raises(TaskTimeout, match="deadline") as caught:
+                next(results)
+            assert caught.value.limit == "total"
+            assert operator.length_hint(results) == left - 1
+        assert list(results) == []
+    assert workers.sizes == [10]
+
+
+@pytest.mark.parametrize("limit", ["queue", "total"])
+def test_a_chunk_that_is_late_is_not_sent_again(
+    client: Client, workers: Workers, limit: str
+) -> None:
+    workers.late = limit
+    results = client.map("t.double", range(10), chunk=10, deadline=1, expires=1)
+    for _ in range(10):
+        with pytest.raises(TaskTimeout):
+            next(results)
+    assert list(results) == []
+    assert workers.sizes == [10]
 
 
 def test_several_iterables_go_side_by_side(client: Client, workers: Workers) -> None:
