@@ -216,6 +216,10 @@ def test_only_what_ran_is_charged() -> None:
         "lines": ("last words",),
     }
     assert sent(effects) == [m.Offer(0, False, ("default",), [("t.f", None)], None)]
+    assert only(effects, f.Log)[0].text == (
+        f"worker n:1 died by SIGKILL while running t.f[{key(1)[0].hex()[:8]}],"
+        " which goes back to the broker; starts again now"
+    )
 
 
 def test_a_worker_that_died_before_its_first_permit_is_not_to_blame() -> None:

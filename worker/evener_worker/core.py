@@ -281,6 +281,7 @@ class AgentCore:
         slot = self.pool.slots[event.slot]
         handed = self.handout.died(slot)
         certificate = self._certificate(slot, event) if handed else None
+        ran = ""
         for attempt in handed:
             if attempt.sequence > event.started:
                 self.ledger.end(attempt, m.RETURNED)
@@ -288,8 +289,9 @@ class AgentCore:
                 age_us = (self.ledger.now_ns - slot.head_since_ns) // 1_000
                 self.ledger.end(attempt, attempt.stop_outcome, age_us, certificate)
             else:
+                ran = f"{attempt.function}[{attempt.key[0].hex()[:8]}]"
                 self.ledger.end(attempt, m.LOST, 0, certificate)
-        self.pool.on_died(event)
+        self.pool.on_died(event, ran)
 
     def _certificate(self, slot: Slot, event: e.Died) -> m.Facts:
         now_ns = self.ledger.now_ns

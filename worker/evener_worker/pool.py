@@ -102,8 +102,8 @@ class Pool:
 
     # --- Deaths -----------------------------------------------------------------------------------
 
-    def on_died(self, event: Died) -> Slot:
-        """The process ended: plan the next one. The caller emptied its hands before."""
+    def on_died(self, event: Died, ran: str = "") -> Slot:
+        """The process ended while `ran` was running: plan the next. Its hands are empty."""
         slot = self.slots[event.slot]
         now_ns = self._ledger.now_ns
         self._handout.remove(slot)
@@ -124,8 +124,9 @@ class Pool:
         slot.restarts += 1
         if not left or not was_ready:
             when = "now" if not delay_ns else f"in {delay_ns / 1e9:.1f} s"
+            lost = f" while running {ran}, which goes back to the broker" if ran else ""
             self._ledger.say(
-                "warning", f"worker {slot.worker} {how_it_ended(event)}; starts again {when}"
+                "warning", f"worker {slot.worker} {how_it_ended(event)}{lost}; starts again {when}"
             )
         self.start_due()
         return slot
