@@ -114,7 +114,9 @@ def test_a_second_signal_kills_and_a_double_tap_does_not() -> None:
     bench.now_ns += SECOND // 5
     assert only(stop(bench), f.Kill) == [f.Kill(1)]
     assert results(bench.die(1)) == [(1, m.LOST)]
-    assert only(bench.tick(1_000), f.Exit) == [f.Exit(130)]
+    effects = bench.tick(1_000)
+    assert texts(effects) == ["done: 0 ok, 0 failed, 1 stopped"]
+    assert only(effects, f.Exit) == [f.Exit(130)]
 
 
 def test_what_runs_on_after_the_drain_is_killed() -> None:

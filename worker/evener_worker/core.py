@@ -290,6 +290,7 @@ class AgentCore:
                 self.ledger.end(attempt, attempt.stop_outcome, age_us, certificate)
             else:
                 ran = f"{attempt.function}[{attempt.key[0].hex()[:8]}]"
+                self.ending.stopped += bool(self.ending.why)
                 self.ledger.end(attempt, m.LOST, 0, certificate)
         self.pool.on_died(event, ran)
 

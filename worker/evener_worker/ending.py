@@ -29,6 +29,7 @@ class Ending:
         "_pool",
         "_session",
         "draining",
+        "stopped",
         "why",
     )
 
@@ -43,6 +44,7 @@ class Ending:
         self._empty_ns: int | None = None  # since when nothing runs any more
         self._exited = False
         self.draining = False
+        self.stopped = 0  # attempts that ran when it did; the broker says whether they are lost
         self.why = ""  # the agent killed what still ran, for this reason
 
     def on_stop_asked(self, event: StopAsked) -> None:
@@ -108,14 +110,15 @@ class Ending:
     def _summary(self) -> str:
         counts = self._ledger.counts
         parts = [f"{counts[m.DONE]:,} ok", f"{counts[m.FAILED]:,} failed"]
-        for outcome, word in (
-            (m.LOST, "lost"),
-            (m.CANCELLED, "cancelled"),
-            (m.TIMED_OUT, "timed out"),
-            (m.RETURNED, "returned to the queue"),
+        for count, word in (
+            (counts[m.LOST] - self.stopped, "lost"),
+            (self.stopped, "stopped"),
+            (counts[m.CANCELLED], "cancelled"),
+            (counts[m.TIMED_OUT], "timed out"),
+            (counts[m.RETURNED], "returned to the queue"),
         ):
-            if counts[outcome]:
-                parts.append(f"{counts[outcome]:,} {word}")
+            if count:
+                parts.append(f"{count:,} {word}")
         return "done: " + ", ".join(parts)
 
     def wake_at(self) -> int | None:
