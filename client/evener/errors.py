@@ -40,6 +40,9 @@ __all__ = [
 
 # Lines of a dead worker's output that the error repeats; the log of its agent has all.
 _LINES_MAX: Final = 5
+_STACK_MAX: Final = 12
+_STACK: Final = "(most recent call first)"  # the head of a stack of faulthandler
+_NOT_THEIRS: Final = ("/evener/execution.py", "/evener_worker/", "<frozen runpy>", "Extension modules:")
 
 
 class _Told(EvenerError):
@@ -153,11 +156,20 @@ def _loss_text(reason: str, task: str, facts: Mapping[str, Any]) -> str:
     text += f" ({reason})"
     lines = facts.get("lines")
     if isinstance(lines, (tuple, list)) and lines:
-        last = [
-            printable(str(line)[:200]) for line in cast("Sequence[object]", lines)[-_LINES_MAX:]
-        ]
-        text += "\nits last output:\n  " + "\n  ".join(last)
+        last = _telling([str(line)[:200] for line in cast("Sequence[object]", lines)])
+        text += "\nits last output:\n  " + "\n  ".join(map(printable, last))
     return text
+
+
+def _telling(lines: list[str]) -> list[str]:
+    """The last lines; after a crash in C code those that name the place in the user's code."""
+    heads = [number for number, line in enumerate(lines) if _STACK in line]
+    frames = any(line.startswith("  File ") for line in lines)
+    if not heads and not frames:
+        return lines[-_LINES_MAX:]
+    kept = [line for line in lines if line.strip() and not any(n in line for n in _NOT_THEIRS)]
+    first = next((number for number, line in enumerate(kept) if _STACK in line), 0)
+    return kept[max(0, first - 2) :][:_STACK_MAX] or lines[-_LINES_MAX:]
 
 
 def _death(facts: Mapping[str, Any]) -> str:
