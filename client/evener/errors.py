@@ -42,7 +42,12 @@ __all__ = [
 _LINES_MAX: Final = 5
 _STACK_MAX: Final = 12
 _STACK: Final = "(most recent call first)"  # the head of a stack of faulthandler
-_NOT_THEIRS: Final = ("/evener/execution.py", "/evener_worker/", "<frozen runpy>", "Extension modules:")
+_NOT_THEIRS: Final = (
+    "/evener/execution.py",
+    "/evener_worker/",
+    "<frozen runpy>",
+    "Extension modules:",
+)
 
 
 class _Told(EvenerError):
