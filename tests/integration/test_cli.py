@@ -331,7 +331,7 @@ def test_no_orphan_when_up_is_killed(starter: Starter) -> None:
     wait_until(lambda: not any(map(is_running, below)), 10, "all descendants to end")
 
 
-@pytest.mark.parametrize("part", ["evener_broker", "evener_worker {"])
+@pytest.mark.parametrize("part", ['"part": "broker"', '"part": "agent"'])
 def test_up_ends_when_a_part_dies(starter: Starter, part: str) -> None:
     up = starter.ready()
     pid = next(p for p in descendants(up.process.pid) if part in command_line(p))

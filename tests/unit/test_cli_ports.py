@@ -31,7 +31,13 @@ def test_a_taken_port_leads_to_the_next_and_its_owner_is_known() -> None:
 def test_an_address_of_another_machine_is_refused_at_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    broker = {"host": "1.2.3.4", "insecure": True, "log_level": "warning"}
+    broker = {
+        "part": "broker",
+        "log_format": "plain",
+        "host": "1.2.3.4",
+        "insecure": True,
+        "log_level": "warning",
+    }
     tree = up.Tree(broker, None, {"app": "evener.no_functions:app"})
     with pytest.raises(click.exceptions.Exit) as raised:
         tree.start()
@@ -46,7 +52,11 @@ def test_a_port_that_was_not_asked_for_is_told(capsys: pytest.CaptureFixture[str
         if not is_taken("127.0.0.1", PORT_DEFAULT):
             listener.bind(("127.0.0.1", PORT_DEFAULT))
             listener.listen()
-        tree = up.Tree({"host": "127.0.0.1", "log_level": "warning"}, None, {})
+        tree = up.Tree(
+            {"part": "broker", "log_format": "plain", "host": "127.0.0.1", "log_level": "warning"},
+            None,
+            {},
+        )
         address = tree.start_broker()
         tree.stop()
     port = address.rpartition(":")[2]

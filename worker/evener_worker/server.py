@@ -36,13 +36,21 @@ _GC_THRESHOLD: Final = 50_000
 _GOODBYE_LINGER_MS: Final = 500
 
 
-def serve(config: AgentConfig) -> int:
+Line = Callable[[str, str], str]
+"""What the agent writes of a level and a text."""
+
+
+def _bare(level: str, text: str) -> str:
+    return text
+
+
+def serve(config: AgentConfig, line: Line = _bare) -> int:
     """Run an agent until it is told to stop. Its exit code."""
     config = config.settled()
     # The loop makes no reference cycles per task; looking for them often costs more than it finds.
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
     with contextlib.ExitStack() as stack:
-        return Agent(config, stack).run()
+        return Agent(config, stack, line).run()
 
 
 def now() -> int:
@@ -53,8 +61,11 @@ def now() -> int:
 class Agent:
     """Caller: `serve`, once."""
 
-    def __init__(self, config: AgentConfig, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, config: AgentConfig, stack: contextlib.ExitStack, line: Line = _bare
+    ) -> None:
         self._config = config
+        self._line = line
         self._epoll = select.epoll()
         stack.callback(self._epoll.close)
         self._on_fd: dict[int, Callable[[int], None]] = {}
@@ -203,7 +214,7 @@ class Agent:
 
     def _log(self, effect: f.Log) -> None:
         if _LEVELS.index(effect.level) >= _LEVELS.index(self._config.log_level):
-            self._crew.say(effect.text)
+            self._crew.say(self._line(effect.level, effect.text))
 
     def _exit(self, effect: f.Exit) -> None:
         if self._exit_code is None:

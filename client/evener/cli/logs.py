@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import Final
 
 _COLOURS: Final = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
@@ -23,21 +24,43 @@ _FIELDS: Final = ("worker", "task_id", "task", "queue", "attempt")
 def set_up(role: str, level: str = "info", form: str = "auto", quiet: bool = False) -> None:
     """Send everything below "evener" to stderr. `form`: auto, short, plain or json."""
     handler = logging.StreamHandler(sys.stderr)
-    terminal = sys.stderr.isatty()
-    if form == "auto":
-        form = "short" if terminal else "plain"
-    if form == "json":
-        handler.setFormatter(JsonLines(role))
-    elif form == "short":
-        handler.setFormatter(ShortLines(role, terminal and not os.environ.get("NO_COLOR")))
-    else:
-        handler.setFormatter(PlainLines(role))
+    handler.setFormatter(_formatter(role, form))
     logger = logging.getLogger("evener")
     for old in logger.handlers[:]:
         logger.removeHandler(old)
     logger.addHandler(handler)
     logger.setLevel(logging.WARNING if quiet else level.upper())
     logger.propagate = False
+
+
+def settled(form: str) -> str:
+    """`auto` as short or plain, by what stderr is here."""
+    if form == "auto":
+        return "short" if sys.stderr.isatty() else "plain"
+    return form
+
+
+def _formatter(role: str, form: str) -> logging.Formatter:
+    form = settled(form)
+    if form == "json":
+        return JsonLines(role)
+    if form == "short":
+        return ShortLines(role, sys.stderr.isatty() and not os.environ.get("NO_COLOR"))
+    return PlainLines(role)
+
+
+def line_maker(role: str, form: str) -> Callable[[str, str], str]:
+    """What makes a log line of a level and a text, for who writes lines without a logger."""
+    formatter = _formatter(role, form)
+
+    def line(level: str, text: str) -> str:
+        # A traceback stays one that can be read, but not where each line is an object.
+        head, newline, rest = (text, "", "") if settled(form) == "json" else text.partition("\n")
+        number = logging.getLevelNamesMapping()[level.upper()]
+        record = logging.LogRecord(f"evener.{role}", number, "", 0, head, None, None)
+        return formatter.format(record) + newline + rest
+
+    return line
 
 
 class ShortLines(logging.Formatter):

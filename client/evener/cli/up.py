@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from evener.cli import exits
+from evener.cli import exits, logs
 from evener.cli.banner import Ready, show_up
 from evener.cli.group import COMMANDS, Command
 from evener.cli.options import (
@@ -68,7 +68,10 @@ def command(
 ) -> int:
     refuse_open_host(host, insecure)
     level = "warning" if quiet else log_level
+    form = logs.settled(log_format)  # here, because the children's stderr is a pipe
     agent = {
+        "part": "agent",
+        "log_format": form,
         "app": app or "evener.no_functions:app",
         "workers": workers or 0,
         "queues": list(queues) or ["default"],
@@ -79,7 +82,13 @@ def command(
     }
     # The banner says what the broker would say at its start.
     broker_level = "warning" if level == "info" else level
-    broker = {"host": host, "insecure": insecure, "log_level": broker_level}
+    broker = {
+        "part": "broker",
+        "log_format": form,
+        "host": host,
+        "insecure": insecure,
+        "log_level": broker_level,
+    }
     tree = Tree(broker, port, agent)
     with tree.children():
         ready = tree.start()
@@ -131,7 +140,7 @@ class Tree:
             address = self.start_broker()
             host, _, port = address.removeprefix("tcp://").rpartition(":")
             near = f"tcp://{_WILDCARDS.get(host.strip('[]'), host)}:{port}"
-            self._family.agent = Child("evener_worker", {**self._agent_config, "broker": near})
+            self._family.agent = Child("evener.cli.child", {**self._agent_config, "broker": near})
             deadline = time.monotonic() + _IMPORT_S
             ready = self._family.agent.wait_for("ready", deadline)
         except StartError as error:
@@ -153,7 +162,7 @@ class Tree:
                 last = PORT_DEFAULT + PORTS_TRIED - 1
                 text = f"the ports from {PORT_DEFAULT} to {last} are taken; give one with --port"
                 raise StartError(text, code=exits.UNREACHABLE)
-            broker = Child("evener_broker", {**self._broker_config, "port": port})
+            broker = Child("evener.cli.child", {**self._broker_config, "port": port})
             self._family.broker = broker
             try:
                 address = str(broker.wait_for("ready", time.monotonic() + 30)["address"])

@@ -45,6 +45,7 @@ def command(
     from evener_worker.server import serve
 
     logs.set_up("agent", log_level, log_format, quiet)
+    line = logs.line_maker("agent", log_format)
     return serve(
         AgentConfig(
             app=app,
@@ -55,5 +56,6 @@ def command(
             insecure=insecure,
             drain_seconds=round(drain),
             log_level="warning" if quiet else log_level,
-        )
+        ),
+        line,
     )
