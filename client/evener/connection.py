@@ -40,6 +40,7 @@ from evener.settling import (
     break_off,
     ended_error,
     ids_of,
+    refuse_after_fork,
     reject,
     resolve,
     say_what_runs,
@@ -47,7 +48,7 @@ from evener.settling import (
 )
 from evener.signals import SignalHold, deliver
 from evener.transport import POLLIN, Transport, connection_events
-from evener.watch import Reader, Watch
+from evener.watch import Reader, Watch, seconds_left
 from evener_wire.limits import SECOND_NS
 
 log = logging.getLogger("evener.client")
@@ -128,10 +129,12 @@ class Connection:
 
     def cancel_ids(self, task_ids: Sequence[bytes]) -> None:
         """Asks the broker to stop tasks, of whichever client."""
+        refuse_after_fork(self._pid)
         self._turn([r.CancelAsked(task_ids)])
 
     def ask(self, what: str, arguments: Mapping[str, Any], timeout: float) -> tuple[bool, Any]:
         """Asks the broker a question; returns (ok, body), where body None means no answer."""
+        refuse_after_fork(self._pid)
         answer: StandardFuture[tuple[bool, Any]] = StandardFuture()
         number = next(self._question_numbers)
         self._questions[number] = answer
@@ -158,6 +161,7 @@ class Connection:
 
     def wait(self, future: Future[Any], timeout: float | None) -> bool:
         """Blocks until a future is done. Reads the socket itself if no other thread does so."""
+        refuse_after_fork(self._pid)
         deadline = None if timeout is None else time.monotonic() + timeout
         me = Reader(future.done)
         try:
@@ -178,7 +182,7 @@ class Connection:
     def _read_for(self, future: Future[Any], deadline: float | None) -> None:
         """Caller: the reader."""
         while not future.done():
-            left = _left(deadline)
+            left = seconds_left(deadline)
             if left == 0.0:
                 return
             if self._watch.wait_readable(left) or self._over:
@@ -186,13 +190,13 @@ class Connection:
 
     def _wait_in_callback(self, future: Future[Any], deadline: float | None) -> None:
         """Caller: the I/O thread, in a callback that blocks. Goes on with what is its to do."""
-        while not future.done() and _left(deadline) != 0.0:
+        while not future.done() and seconds_left(deadline) != 0.0:
             self._sleep(_SLICE_S)
             self._turn([], tick=True)
 
     def _ended_error(self) -> Exception:
-        forked = self._pid != os.getpid()
-        return ended_error(self._session.state, self._session.refusal, self._broken, forked)
+        refuse_after_fork(self._pid)
+        return ended_error(self._session.state, self._session.refusal, self._broken)
 
     def _wait_for_room(self, size: int) -> None:
         # A callback must not wait: nobody else could make room.
@@ -393,8 +397,3 @@ class Connection:
         with self._lock:
             self._transport.close()
             self._watch.close()
-
-
-def _left(deadline: float | None) -> float | None:
-    """The seconds until then: 0.0 when it is past, None for ever."""
-    return None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -7,6 +7,7 @@ are to be run.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
@@ -65,12 +66,14 @@ def _future(ticket: Ticket) -> Future[Any]:
 # --- What a person is told ------------------------------------------------------------------------
 
 
-def ended_error(
-    state: State, refusal: tuple[str, str] | None, broken: str | None, forked: bool
-) -> Exception:
+def refuse_after_fork(pid: int) -> None:
+    """Nobody serves the child of a fork: raises `ClientClosed` there, instead of waiting."""
+    if pid != os.getpid():
+        raise ClientClosed("the client was made before a fork; make one in each process")
+
+
+def ended_error(state: State, refusal: tuple[str, str] | None, broken: str | None) -> Exception:
     """Why a connection takes no more tasks."""
-    if forked:
-        return ClientClosed("the client was made before a fork; make one in each process")
     if broken is not None:
         return ClientClosed(broken)
     if state is State.REFUSED and refusal is not None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -157,3 +158,8 @@ def _empty(fd: int) -> None:
         os.eventfd_read(fd)
     except BlockingIOError:
         return
+
+
+def seconds_left(deadline: float | None) -> float | None:
+    """The seconds until then: 0.0 when it is past, None for ever."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
