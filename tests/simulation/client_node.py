@@ -80,6 +80,11 @@ class ClientNode(Node):
             conn.dealer_open = False
             self._network.cut(conn, router_ns=30_000_000_000 if host else 1_000_000, tail=host)
 
+    def way_free_since(self) -> int:
+        """Since when nothing disturbed its way to the broker."""
+        link = self._network.link(self.name)
+        return 1 << 62 if link.blocked_up or link.blocked_down else link.since_ns
+
     def submit(self, tickets: list[Ticket]) -> None:
         """The program submits tasks."""
         self.asks.append(r.Submitted(tickets))

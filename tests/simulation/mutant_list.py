@@ -302,12 +302,6 @@ MUTANTS: Final = (
         "",
     ),
     Mutant(
-        "HELLO is said once",
-        "evener.session",
-        "        elif name == _HELLO:\n            if self.state is State.GREETING:",
-        "        elif name == _HELLO:\n            if False:",
-    ),
-    Mutant(
         "a heartbeat may follow the end of its session",
         "evener.session",
         "        if name == _BEAT and self.state is not State.OPEN:\n            return",

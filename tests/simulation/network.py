@@ -7,18 +7,17 @@ ends may notice at different times or not at all. A new connection is a new peer
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 from tests.simulation.hostility import Hostility
-from tests.simulation.world import MS, SECOND, US, World
+from tests.simulation.link import Link
+from tests.simulation.world import MS, SECOND, World
 
 Frames: TypeAlias = Sequence[Any]
 
 _NEVER_NOTICED_NS: Final = 30 * SECOND  # until the kernel gives up (TCP_MAXRT, keepalive)
-_TAIL_NS_MAX: Final = 2 * SECOND
 
 
 class Endpoint(Protocol):
@@ -93,29 +92,6 @@ class Conn:
         self.dealer_open = True
         self.router_open = True
         self.closed = False  # the DEALER is gone, and what comes for it as well
-
-
-class Link:
-    """The way between one host and the broker: how slow, how tailed, which directions blocked."""
-
-    __slots__ = ("base_ns", "blocked_down", "blocked_up", "rng", "since_ns", "tail")
-
-    def __init__(self, rng: random.Random) -> None:
-        self.rng = rng
-        self.base_ns = int(50 * US * 100 ** rng.random())
-        self.tail = 0.0
-        self.blocked_up = 0
-        self.blocked_down = 0
-        # Since when the way is in order. Faults of the way write the time of their end here.
-        self.since_ns = 0
-
-    def latency_ns(self) -> int:
-        """Of the next message."""
-        rng = self.rng
-        latency = self.base_ns + int(rng.expovariate(4 / self.base_ns))
-        if self.tail and rng.random() < self.tail:
-            latency = min(latency * 1_000, _TAIL_NS_MAX)
-        return latency
 
 
 class Network:
@@ -354,6 +330,10 @@ class Socket:
         if self._belongs():
             self.inbox.append((conn, frames))
             self._node.wake(self._network.world.now)
+
+    def stands(self) -> bool:
+        """Whether the connection is one, not only in the eyes of this end."""
+        return self.conn in self._network.conns
 
     # --- For the node -----------------------------------------------------------------------------
 

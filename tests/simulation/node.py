@@ -31,6 +31,7 @@ class Node:
         self.slow = 1
         self.paused_until = 0
         self.pauses: deque[tuple[int, int]] = deque(maxlen=64)
+        self.started_ns = 0
         self.crash_in: int | None = None
         # The clock of its host: another zero, and up to 500 parts in a million fast or slow.
         self._offset_ns = self.rng.randrange(10**15)
@@ -140,6 +141,7 @@ class Node:
     def start(self) -> None:
         """A new process. Subclasses build their core first."""
         self.life += 1
+        self.started_ns = self.world.now
         self.alive = True
         self.crash_in = None
         self._turn_at = None

@@ -15,6 +15,7 @@ from tests.simulation.audit import audit
 from tests.simulation.broker_node import BrokerNode
 from tests.simulation.checkers import Checkers
 from tests.simulation.client_node import ClientNode
+from tests.simulation.comeback import check_connected, check_hellos
 from tests.simulation.faults import Faults
 from tests.simulation.hostility import Hostility
 from tests.simulation.network import Network
@@ -145,6 +146,7 @@ class Simulation:
         works = [Workload(world, self.truth, self.swarm, client) for client in self.clients]
         for work in works:
             work.others = [other for other in works if other is not work]
+        self._look(None)
         faults = Faults(world, self.network, self.swarm, self.broker, self.agents, self.clients)
         world.run(world.now + self.swarm.safety_ns)
         faults.heal()
@@ -157,9 +159,16 @@ class Simulation:
         self._quiesce()
         self.checkers.on_turn_over()
         for client in self.clients:
-            self.checkers.check_hellos(client)
+            check_hellos(client)
         world.run(world.now + _SETTLE_NS)
         audit(self)
+
+    def _look(self, _: object) -> None:
+        """What is judged by time, not by what somebody did."""
+        for client in self.clients:
+            if not self.swarm.chances:
+                check_connected(self.broker, client, self.world.now)
+        self.world.after(SECOND, "look", self._look)
 
     def _quiesce(self) -> None:
         """I19: as long as anything starts there is progress; what is left when nothing does hangs.

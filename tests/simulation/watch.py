@@ -72,6 +72,7 @@ class Watch:
         self.epoch = 0
         self.peers: dict[bytes, PeerTap] = {}
         self.hellos: dict[bytes, m.Hello] = {}
+        self._greeted: set[bytes] = set()  # said HELLO in this turn
         self.agents: dict[bytes, AgentTap] = {}
         self.by_key: dict[Key, tuple[Ticket, Sent]] = {}
         self.malformed = 0
@@ -113,7 +114,12 @@ class Watch:
         for peer, count in unknown.items():
             if count == sum(_is_within(event, peer) for event in events):
                 self._end(peer)
+        self._greeted.clear()
         for event in events:
+            if event.peer in self._greeted and not _is_hello(event):
+                # Whatever it is, it is not of the session that just began, and ends it.
+                self._greeted.discard(event.peer)
+                del self.hellos[event.peer]
             if isinstance(event, Malformed):
                 self.malformed += 1
                 self.world.hit("broker gets bytes that are no message")
@@ -164,12 +170,13 @@ class Watch:
                 self._end(other)
                 self.world.hit("HELLO of a peer that the broker still knew")
         self.hellos[peer] = hello
+        self._greeted.add(peer)
         self.first_ns = min(self.first_ns, self.world.now)
         if hello.role == "agent":
             agent = self.agents.get(hello.instance)
             if agent is None:
                 agent = self.agents[hello.instance] = AgentTap(hello.name, hello.instance)
-            agent.read_ns = self.world.now
+            agent.read_ns = agent.session_ns = self.world.now
 
     # --- What was taken in ------------------------------------------------------------------------
 
@@ -214,6 +221,8 @@ class Watch:
         for key in list(agent.open):
             if key not in held:
                 ticket, _ = agent.open.pop(key)
+                if any(run.key == key for run in ticket.runs):
+                    raise Violation("I11", f"{agent.who} forgot {key[1]}: {ticket.story()}")
                 assert self.judge is not None
                 self.judge.on_returned(ticket)
                 self.world.hit("RUN that never arrived")
@@ -225,7 +234,8 @@ class Watch:
             if sent.taken_in == self.epoch:
                 continue  # its acknowledgement was lost
             newer = any(other.epoch == self.epoch for other in ticket.sent)
-            over = newer or self.epoch in (*ticket.told, sent.given_up_in)
+            others = sent.given_up_in == self.epoch and self.epoch in ticket.accepted
+            over = newer or others or self.epoch in ticket.told
             if sent.epoch == self.epoch or over:
                 sent.given_up = True
                 self.world.hit("agent comes back with an attempt that others have now")
@@ -245,7 +255,9 @@ class Watch:
             return
         message = effect.message
         if isinstance(message, m.Welcome):
-            hello = self.hellos[effect.peer]
+            hello = self.hellos.get(effect.peer)
+            if hello is None:
+                return
             agent = self.agents.get(hello.instance)
             tap = self.peers[effect.peer] = PeerTap(hello, effect.session, agent)
             if agent is not None:
@@ -321,6 +333,10 @@ class Watch:
                     if known.agent is tap:
                         del self.peers[peer]
                 return
+
+
+def _is_hello(event: Event) -> bool:
+    return isinstance(event, Received) and isinstance(event.envelope.message, m.Hello)
 
 
 def _is_within(event: Event, peer: bytes) -> bool:

@@ -12,7 +12,7 @@ from evener_wire import messages as m
 from tests.simulation.client_node import ClientNode
 from tests.simulation.swarm import Swarm
 from tests.simulation.truth import Body, Ticket, Truth
-from tests.simulation.world import MS, US, World
+from tests.simulation.world import MS, SECOND, US, World
 
 # What every agent offers, and what only the first one does.
 COMMON: Final = ("app.tiny", "app.short", "app.mid", "app.long", "app.mixed", "app.fragile")
@@ -91,10 +91,10 @@ class Workload:
     def _plan(self, rng: random.Random, ticket: Ticket) -> None:
         """Later operations on a task."""
         chance = rng.random()
-        if chance < 0.12:
+        if chance < (0.3 if ticket.body.run_ns > SECOND else 0.12):
             delay_ns = int(0.05 * MS * 10 ** (rng.random() * 5))
             self._world.after(delay_ns, self._client.name, self._on_cancel, ticket)
-        elif chance < 0.18:
+        elif chance > 0.94:
             delay_ns = int(0.05 * MS * 10 ** (rng.random() * 5))
             self._world.after(delay_ns, self._client.name, self._on_copy, ticket)
 
