@@ -153,6 +153,8 @@ class Simulation:
         for work in works:
             work.over = True
         if not self.checkers.accepted:
+            if self.clients[0].over:
+                self.clients[0].crash(host=False)
             if not self.clients[0].alive:
                 self.clients[0].start()
             works[0].last_burst()

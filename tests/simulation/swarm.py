@@ -100,7 +100,7 @@ def draw(seed: int) -> Swarm:
         agents=[rng.choice((1, 1, 2, 3, 4)) for _ in range(rng.choice((1, 2, 2, 3, 4, 5)))],
         clients=rng.choice((1, 1, 2, 3, 5)),
         safety_ns=int(safety_s * SECOND),
-        tasks=int(20 * 30 ** rng.random()),
+        tasks=int(30 * 30 ** rng.random()),
         queues=rng.choice((1, 1, 2, 3)),
         period_ns=int(safety_s * SECOND * rng.choice((0.4, 0.8, 1.0))),
         bounds=_bounds(rng) if tiny else Bounds(),
