@@ -18,9 +18,13 @@ from evener_wire.limits import (
     MAX_STARTS_MAX,
     MILLISECOND_NS,
     NAME_BYTES_MAX,
+    OUTPUT_CHARS_MAX,
     PRIORITY_MAX,
     PRIORITY_MIN,
+    PROGRESS_NOTE_CHARS_MAX,
     RETRIES_MAX,
+    SCHEDULE_CALL_BYTES_MAX,
+    SHARES_MAX,
     TEXT_CHARS_MAX,
     TYPE_NAME_CHARS_MAX,
     TYPE_NAMES_MAX,
@@ -60,6 +64,14 @@ def text(value: object, what: str, most: int = TEXT_CHARS_MAX) -> str:
     if type(value) is not str or len(value) > most:
         raise ValueError(f"{what} is not a text of at most {most} characters")
     return value
+
+
+def lines(value: object, what: str) -> str:
+    """Nothing, or lines each of which ends with a line feed."""
+    found = text(value, what, OUTPUT_CHARS_MAX)
+    if found and found[-1] != "\n":
+        raise ValueError(f"{what} does not end with a line feed")
+    return found
 
 
 def name(value: object, what: str) -> str:
@@ -126,6 +138,54 @@ def facts(value: Any, what: str) -> m.Facts:
     return value
 
 
+def number(value: object, what: str) -> int | float:
+    """Whole or not, but finite and not below 0."""
+    if type(value) is float and isfinite(value) and value >= 0:
+        return value
+    return whole(value, what)
+
+
+def progress(done: object, total: object, note: object) -> None:
+    """What a task says of how far it is."""
+    number(done, "done")
+    if total is not None:
+        number(total, "total")
+    text(note, "note", PROGRESS_NOTE_CHARS_MAX)
+
+
+OVERLAPS: Final = ("skip", "queue", "cancel")
+"""What a run does that is due while the last one is open."""
+
+LATES: Final = ("once", "skip")
+"""What becomes of runs that were due while nobody could make them."""
+
+
+def schedule(value: Any) -> m.Schedule:
+    """When a function is to run by itself; what `cron` and `zone` mean is not looked at here."""
+    found = m.Schedule(*item(value, "schedule"))
+    name(found.name, "schedule")
+    name(found.function, "function")
+    whole(found.every_ms, "every_ms", MILLISECONDS_MAX)
+    text(found.cron, "cron", NAME_BYTES_MAX)
+    text(found.zone, "zone", NAME_BYTES_MAX)
+    if bool(found.every_ms) == bool(found.cron):
+        raise ValueError("a schedule has either every_ms or cron")
+    if found.overlap not in OVERLAPS or found.late not in LATES:
+        raise ValueError("unknown policy of a schedule")
+    whole(found.jitter_ms, "jitter_ms", MILLISECONDS_MAX)
+    if type(found.call) is not bytes or len(found.call) > SCHEDULE_CALL_BYTES_MAX:
+        raise ValueError(f"call is not bytes, at most {SCHEDULE_CALL_BYTES_MAX}")
+    return found
+
+
+def share(value: Any) -> tuple[str, int]:
+    """How many tasks of a function run at once in one worker."""
+    function, at_once = item(value, "share")
+    if whole(at_once, "at once", SHARES_MAX) == 0:
+        raise ValueError("a worker runs none at once")
+    return name(function, "function"), at_once
+
+
 def is_name(value: str) -> bool:
     """Whether this may name a function or a queue: printable, no spaces, at most 128 bytes.
 
@@ -167,4 +227,5 @@ def _options(*fields: Any) -> m.Options:
     for limit in ("retry_delay_ms", "timeout_ms", "expires_ms", "deadline_ms"):
         whole(getattr(options, limit), limit, MILLISECONDS_MAX)
     flag(options.at_most_once, "at_most_once")
+    flag(options.forward_output, "forward_output")
     return m.DEFAULT_OPTIONS if options == m.DEFAULT_OPTIONS else options

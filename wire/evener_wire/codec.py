@@ -8,8 +8,9 @@ head names them. In place of a payload the head holds its bytes, or how many fra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields as dataclass_fields
+from operator import attrgetter
 from typing import Any, Final, NamedTuple, NoReturn, get_args
 
 import msgpack
@@ -49,6 +50,9 @@ class Envelope(NamedTuple):
 
 def encode(message: m.Message, session: int = 0, number: int = 0) -> list[m.Buffer]:
     """The frames of a message, head first. Large payloads are not copied."""
+    fields = _FIELDS_OF[type(message)](message)
+    if type(message) in _WITHOUT_PAYLOADS:
+        return [msgpack.packb((message.KIND, session, number, *fields))]
     frames: list[m.Buffer] = [b""]
 
     def take_frames(value: object) -> int:
@@ -57,8 +61,7 @@ def encode(message: m.Message, session: int = 0, number: int = 0) -> list[m.Buff
             return len(value.buffers)
         raise TypeError(f"cannot encode {type(value).__name__} in {type(message).__name__}")
 
-    fields = [getattr(message, name) for name in _FIELD_NAMES[type(message)]]
-    frames[0] = msgpack.packb([message.KIND, session, number, *fields], default=take_frames)
+    frames[0] = msgpack.packb((message.KIND, session, number, *fields), default=take_frames)
     return frames
 
 
@@ -142,7 +145,16 @@ def _refuse_ext(code: int, data: bytes) -> NoReturn:
     raise ValueError(f"msgpack extension {code} is not allowed")
 
 
-_FIELD_NAMES: Final[dict[type[m.Message], tuple[str, ...]]] = {
-    message: tuple(field.name for field in dataclass_fields(message))
-    for message in get_args(m.Message)
-}
+def _fields_getter(message: type[m.Message]) -> Callable[[m.Message], tuple[Any, ...]]:
+    """What takes the fields out of a message, in their order."""
+    names = [field.name for field in dataclass_fields(message)]
+    if len(names) > 1:
+        return attrgetter(*names)
+    (name,) = names
+    return lambda one: (getattr(one, name),)
+
+
+_FIELDS_OF: Final = {message: _fields_getter(message) for message in get_args(m.Message)}
+
+# What idle peers say, each second: its fields hold no payloads.
+_WITHOUT_PAYLOADS: Final = frozenset({m.Heartbeat})

@@ -23,6 +23,7 @@ from evener_wire.limits import (
     NAME_BYTES_MAX,
     PAYLOAD_BYTES_MAX,
     QUEUES_MAX,
+    SCHEDULES_MAX,
     SLOTS_MAX,
 )
 
@@ -93,11 +94,23 @@ def _resync(fields: _Fields, spare: Spare) -> m.Resync:
 
 
 def _refused(fields: _Fields, spare: Spare) -> m.Refused:
-    return m.Refused(checks.text(fields[0], "code", NAME_BYTES_MAX), checks.text(fields[1], "text"))
+    code, text = fields[:2]
+    # Not there in messages of brokers before it was added: REFUSED must be understood for ever.
+    wait_ms = fields[2] if len(fields) > 2 else 0
+    return m.Refused(
+        checks.text(code, "code", NAME_BYTES_MAX),
+        checks.text(text, "text"),
+        checks.whole(wait_ms, "wait_ms", MILLISECONDS_MAX),
+    )
+
+
+_IDLE: Final = m.Heartbeat()
 
 
 def _heartbeat(fields: _Fields, spare: Spare) -> m.Heartbeat:
     running, workers = fields[:2]
+    if running == workers == ():
+        return _IDLE  # as most of them are
     for attempt in checks.array(running, "running", SLOTS_MAX):
         task_id, fence, age_ms = checks.item(attempt, "running attempt")
         checks.identity(task_id, "task id")
@@ -140,12 +153,18 @@ def _accepted(fields: _Fields, spare: Spare) -> m.Accepted:
 
 
 def _rejected(fields: _Fields, spare: Spare) -> m.Rejected:
-    for rejected in checks.array(fields[0], "items", BATCH_ITEMS_MAX):
+    items = checks.array(fields[0], "items", BATCH_ITEMS_MAX)
+    for rejected in items:
         task_id, code, text = checks.item(rejected, "item")
         checks.identity(task_id, "task id")
         checks.text(code, "code", NAME_BYTES_MAX)
         checks.text(text, "text")
-    return m.Rejected(fields[0])
+    # Not there in messages of brokers before it was added.
+    details = checks.array(fields[1] if len(fields) > 1 else (), "details", len(items))
+    for facts in details:
+        if facts is not None:
+            checks.facts(facts, "details")
+    return m.Rejected(items, details)
 
 
 def _terminal(fields: _Fields, spare: Spare) -> m.Terminal:
@@ -183,6 +202,53 @@ def _answer(fields: _Fields, spare: Spare) -> m.Answer:
     return m.Answer(checks.whole(number, "number"), checks.flag(ok, "ok"), spare.payload(body))
 
 
+def _progress(fields: _Fields, spare: Spare) -> m.Progress:
+    items = checks.array(fields[0], "items", BATCH_ITEMS_MAX)
+    for item in items:
+        task_id, fence, *said = checks.item(item, "item")
+        checks.identity(task_id, "task id")
+        checks.whole(fence, "fence")
+        checks.progress(*said)
+    return m.Progress(items)
+
+
+def _values(fields: _Fields, spare: Spare) -> m.Values:
+    checked: list[Any] = []
+    for item in checks.array(fields[0], "items", BATCH_ITEMS_MAX):
+        task_id, fence, index, more, payload = checks.item(item, "item")
+        checks.identity(task_id, "task id")
+        checks.whole(fence, "fence")
+        checks.whole(index, "index")
+        checks.flag(more, "more")
+        checked.append((task_id, fence, index, more, spare.payload(payload)))
+    return m.Values(checked)
+
+
+def _taken(fields: _Fields, spare: Spare) -> m.Taken:
+    items = checks.array(fields[0], "items", BATCH_ITEMS_MAX)
+    for item in items:
+        task_id, fence, upto, again = checks.item(item, "item")
+        checks.identity(task_id, "task id")
+        checks.whole(fence, "fence")
+        checks.whole(upto, "upto")
+        checks.flag(again, "again")
+    return m.Taken(items)
+
+
+def _output(fields: _Fields, spare: Spare) -> m.Output:
+    items = checks.array(fields[0], "items", BATCH_ITEMS_MAX)
+    for item in items:
+        task_id, fence, first, stream, worker, text = checks.item(item, "item")
+        checks.identity(task_id, "task id")
+        checks.whole(fence, "fence")
+        checks.whole(first, "first")
+        if checks.whole(stream, "stream", 2) == 0:
+            raise ValueError("stream is neither 1 nor 2")
+        checks.text(worker, "worker", NAME_BYTES_MAX)
+        checks.lines(text, "text")
+    return m.Output(items)
+
+
 def _offer(fields: _Fields, spare: Spare) -> m.Offer:
     slots, draining, queues, functions, held = fields[:5]
     for queue in checks.array(queues, "queues", QUEUES_MAX):
@@ -193,12 +259,17 @@ def _offer(fields: _Fields, spare: Spare) -> m.Offer:
             _offered(checks.item(function, "function"))
             for function in checks.array(functions, "functions", FUNCTIONS_MAX)
         ]
+    # Not there in messages of agents before it was added.
+    schedules = checks.array(fields[5] if len(fields) > 5 else (), "schedules", SCHEDULES_MAX)
+    shares = checks.array(fields[6] if len(fields) > 6 else (), "shares", FUNCTIONS_MAX)
     return m.Offer(
         checks.whole(slots, "slots", SLOTS_MAX),
         checks.flag(draining, "draining"),
         queues,
         offered,
         None if held is None else checks.attempts(held, HELD_MAX),
+        tuple(checks.schedule(schedule) for schedule in schedules),
+        tuple(checks.share(share) for share in shares),
     )
 
 
@@ -223,7 +294,11 @@ def _run(fields: _Fields, spare: Spare) -> m.Run:
         if type(payload) is not bytes or len(payload) > INLINE_BYTES_MAX:
             item = (task_id, fence, function, spare.payload(payload), timeout_ms, deadline_ms)
         checked.append(item)
-    return m.Run(checked)
+    # Not there in messages of brokers before it was added.
+    forward = checks.array(fields[1] if len(fields) > 1 else (), "forward", len(checked))
+    for place in forward:
+        checks.whole(place, "forward", len(checked) - 1)
+    return m.Run(checked, forward)
 
 
 def _started(fields: _Fields, spare: Spare) -> m.Started:
@@ -274,6 +349,10 @@ DECODERS: Final[dict[int, Callable[[_Fields, Spare], m.Message]]] = {
     m.Notice.KIND: _notice,
     m.Query.KIND: _query,
     m.Answer.KIND: _answer,
+    m.Progress.KIND: _progress,
+    m.Values.KIND: _values,
+    m.Taken.KIND: _taken,
+    m.Output.KIND: _output,
     m.Offer.KIND: _offer,
     m.Run.KIND: _run,
     m.Started.KIND: _started,

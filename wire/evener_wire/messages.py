@@ -11,59 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeAlias
 
-from evener_wire.limits import (
-    BATCH_BYTES_TARGET,
-    FRAMES_MAX,
-    MAX_STARTS_DEFAULT,
-    PRIORITY_DEFAULT,
-)
-
-Buffer: TypeAlias = Any
-"""Anything that supports the buffer protocol: bytes, memoryview, or a frame as received."""
-
-
-class Frames:
-    """A payload that travels as frames of its own: too large for the head, or several buffers."""
-
-    __slots__ = ("buffers", "nbytes")
-
-    def __init__(self, buffers: Sequence[Buffer]) -> None:
-        self.buffers: Final = tuple(buffers)
-        self.nbytes: Final = sum(memoryview(buffer).nbytes for buffer in self.buffers)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Frames):
-            return NotImplemented
-        return [bytes(b) for b in self.buffers] == [bytes(b) for b in other.buffers]
-
-    def __hash__(self) -> int:
-        return hash(self.nbytes)
-
-    def __len__(self) -> int:
-        return self.nbytes
-
-    def __repr__(self) -> str:
-        return f"<Frames {len(self.buffers)} buffers, {self.nbytes} bytes>"
-
-
-Payload: TypeAlias = bytes | Frames
-"""Bytes no longer than `INLINE_BYTES_MAX`, or `Frames`. The broker never looks inside."""
-
-# A frame beside its bytes, in the size of a batch: so a batch of `BATCH_BYTES_TARGET` has at most
-# half of `FRAMES_MAX` frames, however small they are.
-_FRAME_WEIGHT: Final = 2 * BATCH_BYTES_TARGET // FRAMES_MAX
-
-# What an item takes in the head beside its payload, roughly.
-_ITEM_WEIGHT: Final = 64
-
-
-def weight_of(payload: Payload) -> int:
-    """What an item with this payload adds to the size of its batch, in bytes."""
-    if type(payload) is bytes:
-        return len(payload) + _ITEM_WEIGHT
-    assert type(payload) is Frames
-    return payload.nbytes + _FRAME_WEIGHT * len(payload.buffers) + _ITEM_WEIGHT
-
+from evener_wire.fences import ATTEMPTS_MAX as ATTEMPTS_MAX
+from evener_wire.fences import EPOCH_MAX as EPOCH_MAX
+from evener_wire.fences import attempt_of as attempt_of
+from evener_wire.fences import epoch_of as epoch_of
+from evener_wire.fences import fence_of as fence_of
+from evener_wire.limits import MAX_STARTS_DEFAULT, PRIORITY_DEFAULT
+from evener_wire.payloads import Buffer as Buffer
+from evener_wire.payloads import Frames as Frames
+from evener_wire.payloads import Payload as Payload
+from evener_wire.payloads import weight_of as weight_of
 
 Facts: TypeAlias = Mapping[str, Any]
 """Short texts and numbers by name, for people and for records; no decision rests on them."""
@@ -105,9 +62,24 @@ class Options(NamedTuple):
     expires_ms: int = 0  # wait for the first start
     deadline_ms: int = 0  # from submission to the end
     at_most_once: bool = False  # never a second dispatch
+    forward_output: bool = False  # what it writes goes to its client, too
 
 
 DEFAULT_OPTIONS: Final = Options()
+
+
+class Schedule(NamedTuple):
+    """When the broker makes a task by itself: each `every_ms`, or (0) by `cron` in time `zone`."""
+
+    name: str
+    function: str
+    every_ms: int
+    cron: str
+    zone: str
+    overlap: str  # one of `checks.OVERLAPS`
+    late: str  # one of `checks.LATES`
+    jitter_ms: int
+    call: bytes
 
 
 # --- A session begins and ends --------------------------------------------------------------------
@@ -154,11 +126,12 @@ class Resync:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Broker to peer: no session, and saying HELLO again soon will not help."""
+    """Broker to peer: no session. Saying HELLO again helps after `wait_ms`; 0: nobody knows."""
 
     KIND: ClassVar[int] = 4
     code: str
     text: str
+    wait_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +153,7 @@ class Goodbye:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Either way: the RESULTs, or TERMINALs, in your messages up to number `upto` are taken."""
+    """Either way: RESULTs, or TERMINALs, PROGRESS, OUTPUT, in messages up to `upto` are taken."""
 
     KIND: ClassVar[int] = 7
     upto: int
@@ -211,10 +184,12 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Broker to client, before the ACCEPTED that covers them. Item: (task id, code, text)."""
+    """Broker to client, before the ACCEPTED that covers them. Item: (task id, code, text).
+    `details`: what programs may want of the texts; items beyond its end have none."""
 
     KIND: ClassVar[int] = 18
     items: Sequence[tuple[bytes, str, str]]
+    details: Sequence[Facts | None] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +237,45 @@ class Answer:
     body: Payload
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Agent to broker, broker to client: how far attempts are. Replaces what was said before.
+
+    Item: (task id, fence, done, total or None, note). A client acknowledges it.
+    """
+
+    KIND: ClassVar[int] = 24
+    items: Sequence[tuple[bytes, int, int | float, int | float | None, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Agent to broker, broker to client. Item: (task id, fence, index, more, payload)."""
+
+    KIND: ClassVar[int] = 25
+    items: Sequence[tuple[bytes, int, int, bool, Payload]]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Client to broker, broker to agent. Item: (task id, fence, upto, again)."""
+
+    KIND: ClassVar[int] = 26
+    items: Sequence[tuple[bytes, int, int, bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Agent to broker, broker to client: what attempts wrote. A client acknowledges it.
+
+    Item: (task id, fence, first, stream, worker, text): whole lines, each with its line feed; the
+    first one is number `first` of the attempt. Without text: there were so many in all.
+    """
+
+    KIND: ClassVar[int] = 27
+    items: Sequence[tuple[bytes, int, int, int, str, str]]
+
+
 # --- Broker and agent -----------------------------------------------------------------------------
 
 
@@ -269,8 +283,9 @@ class Answer:
 class Offer:
     """Agent to broker: what its workers can do now. None: as told before.
 
-    `functions`: (name, registered options or None). `held`, in the first OFFER of a session: every
-    attempt that the agent still has, running or ended and not yet acknowledged: (task id, fence).
+    `functions`: (name, registered options or None), and with them `schedules` and `shares`, (name,
+    how many tasks of it a worker runs at once) of those that run beside others. `held`, in the
+    first OFFER of a session: every attempt that the agent has, running or not yet acknowledged.
     """
 
     KIND: ClassVar[int] = 32
@@ -279,14 +294,20 @@ class Offer:
     queues: Sequence[str]
     functions: Sequence[tuple[str, Options | None]] | None = None
     held: Sequence[tuple[bytes, int]] | None = None
+    schedules: Sequence[Schedule] = ()
+    shares: Sequence[tuple[str, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Broker to agent. Item: (task id, fence, function, payload, timeout_ms, deadline_ms)."""
+    """Broker to agent. Item: (task id, fence, function, payload, timeout_ms, deadline_ms).
+
+    `forward`: the places in `items` of those whose output their client wants.
+    """
 
     KIND: ClassVar[int] = 33
     items: Sequence[tuple[bytes, int, str, Payload, int, int]]
+    forward: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +358,10 @@ Message: TypeAlias = (
     | Notice
     | Query
     | Answer
+    | Progress
+    | Values
+    | Taken
+    | Output
     | Offer
     | Run
     | Started
@@ -344,25 +369,3 @@ Message: TypeAlias = (
     | Recall
     | Drain
 )
-
-
-# --- Fences ---------------------------------------------------------------------------------------
-
-_ATTEMPT_BITS: Final = 16
-ATTEMPTS_MAX: Final = (1 << _ATTEMPT_BITS) - 1
-EPOCH_MAX: Final = (1 << 47) - 1
-
-
-def fence_of(epoch: int, attempt: int) -> int:
-    """The number that no two attempts of a task share, and that grows with epoch and attempt."""
-    return epoch << _ATTEMPT_BITS | attempt
-
-
-def attempt_of(fence: int) -> int:
-    """Which try this is within its epoch, from 1."""
-    return fence & ATTEMPTS_MAX
-
-
-def epoch_of(fence: int) -> int:
-    """In which epoch the attempt was dispatched."""
-    return fence >> _ATTEMPT_BITS
