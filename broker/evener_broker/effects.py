@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from evener_broker.events import Peer
+from evener_broker.journaling import Records
 from evener_wire.messages import Message
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
@@ -13,12 +14,29 @@ Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Encode and send one message. A failed send comes back as `PeerGone`."""
+    """Encode and send one message. A failed send comes back as `PeerGone`.
+
+    It may leave only once transaction `after` is committed; the core gives it out no earlier, and
+    whoever performs it checks that. 0: it promises nothing that a journal keeps.
+    """
 
     peer: Peer
     session: int
     number: int
     message: Message
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Write and sync one transaction; `Committed` or `CommitFailed` comes back.
+
+    After a `CommitFailed` all that follows fails unwritten, up to one with `resume`.
+    """
+
+    txn: int
+    records: Records
+    resume: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,4 +47,4 @@ class Log:
     text: str
 
 
-Effect: TypeAlias = Send | Log
+Effect: TypeAlias = Send | Append | Log

@@ -23,10 +23,9 @@ def facts_bytes(facts: m.Facts) -> int:
     return sum(len(key) + _fact_bytes(fact) for key, fact in facts.items())
 
 
-def kept(facts: m.Facts) -> dict[str, Any]:
-    """As many of the facts as may be passed on; what is too long is left out."""
+def kept(facts: m.Facts, room: int = _KEPT_BYTES_MAX) -> dict[str, Any]:
+    """As many of the facts as may be passed on, or kept; what is too long is left out."""
     found: dict[str, Any] = {}
-    room = _KEPT_BYTES_MAX
     for key, fact in facts.items():
         size = len(key) + _fact_bytes(fact)
         if size <= room and len(found) < _KEPT_ENTRIES_MAX:

@@ -6,21 +6,25 @@ attempts close through `Placing.close` alone, and a task ends through `_end` alo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Final, cast
 
+from evener_broker.digest import digest_of
 from evener_broker.facts import kept
 from evener_broker.placing import Placing
-from evener_broker.records import UNTRIED, Client, Function, Task
+from evener_broker.records import UNTRIED, Task
 from evener_broker.tables import Tables
-from evener_broker.transitions import OPEN, TERMINAL, Cause, State
-from evener_broker.unknown import unknown_function
+from evener_broker.transitions import LETTERS, OPEN, TERMINAL, TERMINAL_CODES, Cause, State
+from evener_broker.wording import failure_text, loss_text
 from evener_wire import messages as m
 from evener_wire.limits import FREE_RETURNS_MAX, MILLISECOND_NS, SECOND_NS
 
 # Back-off after the second loss of a worker; four times as long after each further one.
 _LOSS_DELAY_NS: Final = 100 * MILLISECOND_NS
 _DELAY_MAX_NS: Final = 300 * SECOND_NS
+
+# What is kept of the facts of a failure; the rest is in its payload.
+_TOLD: Final = ("type", "message", "worker")
 
 
 class Lifecycle:
@@ -29,90 +33,13 @@ class Lifecycle:
     def __init__(self, tables: Tables, placing: Placing) -> None:
         self._tables = tables
         self._placing = placing
-        # What was found out about unknown functions, within one message: it costs a search.
-        self.refusals: Final[dict[tuple[str, str], tuple[str, str] | None]] = {}
+        # Holds a task of an earlier broker that came back, if others may have it: recovery's.
+        self.may_be_elsewhere: Callable[[Task], bool] = lambda _: False
 
-    # --- Submission -------------------------------------------------------------------------------
+    # --- Limits of time ---------------------------------------------------------------------------
 
-    def refusal(
-        self, client: Client, function: Function, payload: m.Payload, queue: str, again: bool
-    ) -> tuple[str, str] | None:
-        """Why a new task cannot be accepted: (code, text), or None.
-
-        An earlier broker accepted those that come `again`: agents that know them may be on the way.
-        """
-        tables = self._tables
-        bounds = tables.bounds
-        size = len(payload)
-        mine = client.open_tasks + client.ended_tasks
-        most = min(bounds.client_bytes, bounds.payload_bytes)
-        if size > most:
-            # Not "full": it would be full for ever, and the client would wait as long.
-            return "too_large", f"the call has {size} bytes; this broker takes {most} per client"
-        if (
-            mine >= bounds.client_tasks
-            or client.bytes + size > bounds.client_bytes
-            or len(tables.tasks) >= bounds.tasks
-            or tables.bytes + size > bounds.payload_bytes
-        ):
-            text = (
-                f"the broker holds {len(tables.tasks)} tasks of {tables.bytes} bytes, "
-                f"{mine} of {client.bytes} bytes from this client"
-            )
-            return "queue_full", text
-        if function.agents and queue in tables.queues:
-            return None
-        if not tables.has_room_for(function, queue):
-            return "queue_full", "the broker knows as many queues and functions as it can hold"
-        if function.agents or function.by_value or again:
-            return None
-        key = function.name, queue
-        if key not in self.refusals:
-            served = tables.queues.get(queue)
-            facts = None if served is None else unknown_function(function, served)
-            refusal = None if facts is None else ("unknown_function", str(facts["text"]))
-            self.refusals[key] = refusal
-        return self.refusals[key]
-
-    def accept(
-        self,
-        client: Client,
-        task_id: bytes,
-        function: Function,
-        payload: m.Payload,
-        options: m.Options,
-        state: State = State.QUEUED,
-    ) -> Task:
-        """Take on a task. In state QUEUED it is in line at once.
-
-        In state HELD an earlier broker may have started it, and the caller says what is next.
-        """
-        tables = self._tables
-        number = tables.accepted = tables.accepted + 1
-        task = Task(
-            task_id,
-            function,
-            payload,
-            options,
-            client,
-            number,
-            tables.now_ns,
-            state,
-            tables.first_fence if state is State.QUEUED else 0,
-        )
-        tables.tasks[task_id] = task
-        size = len(payload)
-        client.open_tasks += 1
-        client.bytes += size
-        tables.open_tasks += 1
-        tables.bytes += size
-        if options.expires_ms or options.deadline_ms:
-            self._set_limits(task)
-        if state is State.QUEUED:
-            tables.queue(options.queue).add(task)
-        return task
-
-    def _set_limits(self, task: Task) -> None:
+    def limit(self, task: Task) -> None:
+        """A task is new here, and may have limits: they begin now."""
         tables, options = self._tables, task.options
         if options.expires_ms:
             at_ns = tables.now_ns + options.expires_ms * MILLISECOND_NS
@@ -144,10 +71,19 @@ class Lifecycle:
         return deadline_ns != 0 and self._tables.now_ns >= deadline_ns
 
     def _on_deadline(self, task: Task) -> None:
-        if task.state in OPEN:
+        if task.state in OPEN and not self._call_back(task):
             self._stop(task)
         elif task.state not in TERMINAL:
             self._expire(task, "total", task.options.deadline_ms)
+
+    def _call_back(self, task: Task) -> bool:
+        """Close an assigned attempt whose RUN still waits for the journal; False if it left."""
+        agent = task.agent
+        if agent is None or not self._tables.commits.is_unsent(task):
+            return False
+        self._placing.close(task)
+        self._placing.refresh(agent)
+        return True
 
     def _expire(self, task: Task, limit: str, limit_ms: int) -> None:
         task.own_tries().facts = {"limit": limit, "ms": limit_ms}
@@ -173,7 +109,10 @@ class Lifecycle:
         elif self._is_overdue(task) and outcome != m.FAILED:
             self._expire(task, "total", task.options.deadline_ms)
         elif outcome == m.RETURNED:
-            self._put_back(task)
+            # Nobody wrote that down: an earlier broker may have heard it, and sent it elsewhere.
+            is_old = m.epoch_of(task.fence) < self._tables.epoch and not task.options.at_most_once
+            if not is_old or not self.may_be_elsewhere(task):
+                self._put_back(task)
         elif outcome == m.LOST:
             self._after_loss(task, facts or {})
         elif outcome == m.CANCELLED and task.options.deadline_ms:
@@ -184,22 +123,24 @@ class Lifecycle:
         elif outcome == m.TIMED_OUT:
             self._after_timeout(task)
         else:
-            task.function.observe(1, run_us)
+            task.function.observe(1, run_us, run_us)
             self._after_exception(task, payload, facts or {})
 
     def _after_exception(self, task: Task, payload: m.Payload, facts: m.Facts) -> None:
         tries = task.own_tries()
         tries.failures += 1
+        tries.last = failure_text(facts)
         if self._may_retry(task, facts.get("types", ())):
             self._hold_for_retry(task)
             return
-        told = kept({name: facts[name] for name in ("type", "message") if name in facts})
+        told = kept({name: facts[name] for name in _TOLD if name in facts})
         tries.facts = {"attempt": tries.failures, "attempts": task.options.retries + 1, **told}
         self._end(task, Cause.FAIL, payload)
 
     def _after_timeout(self, task: Task) -> None:
         tries = task.own_tries()
         tries.failures += 1
+        tries.last = "it ran longer than it may"
         if tries.deadline_ns and not task.options.timeout_ms:
             # The agent's clock was a little ahead of ours.
             self._expire(task, "total", task.options.deadline_ms)
@@ -228,9 +169,12 @@ class Lifecycle:
         delay_ns = min(delay_ns, _DELAY_MAX_NS)
         delay_ns = delay_ns // 2 + self._tables.rng.randrange(delay_ns // 2 + 1)
         self._tables.move(task, Cause.RETRY)
+        self._note_tries(task)
         self._renumber(task)
-        task.own_tries().expires_ns = 0
-        self._tables.timers.set(self._tables.now_ns + delay_ns, self.release, task)
+        tries = task.own_tries()
+        tries.expires_ns = 0
+        tries.again_ns = self._tables.now_ns + delay_ns
+        self._tables.timers.set(tries.again_ns, self.release, task)
 
     def release(self, task: Task) -> None:
         """The moment came for which a task was held: it goes to its place in line."""
@@ -238,12 +182,18 @@ class Lifecycle:
             self._line_up(task, Cause.RELEASE)
 
     def _put_back(self, task: Task) -> None:
-        if task.options.at_most_once:
+        if task.options.at_most_once and not self._tables.commits.is_unsent(task):
             self._lose(task, "unknown", {}, "its worker is gone, and it may be dispatched once")
         elif m.attempt_of(task.fence) >= m.ATTEMPTS_MAX:
             self._lose(task, "attempts", {}, f"{m.ATTEMPTS_MAX} attempts led to nothing")
         else:
             self._line_up(task, Cause.RETURN)
+
+    def _note_tries(self, task: Task) -> None:
+        """Its counts changed: they must outlive the broker before it runs again."""
+        if task.state not in TERMINAL:
+            task.own_tries().settled = task.fence
+            self._tables.commits.tried(task)
 
     def _renumber(self, task: Task) -> None:
         """After what an earlier broker did with it, its next attempt counts in our epoch."""
@@ -266,6 +216,7 @@ class Lifecycle:
             tries.returns += 1
             if tries.returns % FREE_RETURNS_MAX:
                 self._put_back(task)
+                self._note_tries(task)
                 return
         self._after_loss(task, {})
 
@@ -273,6 +224,7 @@ class Lifecycle:
         """An attempt took its worker down with it, and is charged for that."""
         tries = task.own_tries()
         tries.starts += 1
+        tries.last = loss_text(certificate)
         tries.expires_ns = 0
         starts = tries.starts
         if task.options.at_most_once:
@@ -283,6 +235,7 @@ class Lifecycle:
         elif starts == 1:
             # The first loss is most often not the task's fault: it runs again at once.
             self._put_back(task)
+            self._note_tries(task)
         else:
             self._hold(task, _LOSS_DELAY_NS << min(2 * (starts - 2), 32))
 
@@ -306,14 +259,14 @@ class Lifecycle:
 
     def cancel(self, task: Task) -> None:
         """The client wants no result any more. An open attempt ends when its agent says so."""
-        if task.state in TERMINAL:
-            return
-        if task.state in OPEN:
-            task.own_tries().cancelling = True
+        if task.state in TERMINAL or task.tries.cancelling:
+            return  # once is enough: clients may ask a thousand times, and agents would hear each
+        if task.state in OPEN and not self._call_back(task):
+            task.own_tries().cancel(self._tables.now_ns)
             self._stop(task)
         elif is_awaited(task):
             # Whoever reports that it runs is told to stop it; were it forgotten, nobody would be.
-            task.own_tries().cancelling = True
+            task.own_tries().cancel(self._tables.now_ns)
         else:
             self._end(task, Cause.CANCEL, b"")
 
@@ -326,7 +279,7 @@ class Lifecycle:
         assert agent is not None
         # An agent that did not tell yet what it holds hears of it when it does.
         if agent.session is not None and agent.offered:
-            self._tables.outbox.send(agent.session, m.Cancel([(task.id, task.fence)]))
+            self._tables.outbox.cancel(agent.session, (task.id, task.fence))
 
     def is_unwanted(self, task: Task) -> bool:
         """Whether the open attempt of a task is to be stopped."""
@@ -345,32 +298,32 @@ class Lifecycle:
             tables.queue(task.options.queue).forget(task)
         tables.move(task, cause)
         growth = len(payload) - len(task.payload)
+        if not task.digest:
+            task.digest = digest_of(task.payload)
+        if task.state in LETTERS:
+            # People may want to try it anew.
+            task.own_tries().call = task.payload
+            growth = len(payload)
         client.open_tasks -= 1
         tables.open_tasks -= 1
         client.bytes += growth
         tables.bytes += growth
-        task.digest = hash(task.payload)
+        if growth > 0 and tables.is_over(client):
+            client.paused = True
         task.payload = payload
         client.ended_tasks += 1
         task.function.ended += 1
-        if cause is Cause.FAIL:
-            task.function.failed += 1
-        tables.outbox.terminal(task)
+        if cause is not Cause.FINISH:
+            task.function.note_end(cause)
+        if tables.commits.durable:
+            if task.state in LETTERS:
+                tables.commits.tried(task)  # for people who look at it later
+            tables.commits.end(task, TERMINAL_CODES[task.state])
+        else:
+            tables.outbox.terminal(task)
         if task.tries is not UNTRIED and (task.options.expires_ms or task.options.deadline_ms):
             # Its timers, set for much later perhaps, would keep it in memory until then.
             tables.timers.outlived(2, _is_ended)
-
-    def forget(self, client: Client, tasks: Iterable[Task]) -> None:
-        """The client has the ends of these tasks, or nobody came for them: drop them."""
-        table = self._tables.tasks
-        count = size = 0
-        for task in tasks:
-            del table[task.id]
-            count += 1
-            size += len(task.payload)
-        client.ended_tasks -= count
-        client.bytes -= size
-        self._tables.bytes -= size
 
 
 def is_awaited(task: Task) -> bool:
@@ -380,10 +333,3 @@ def is_awaited(task: Task) -> bool:
 
 def _is_ended(subject: object) -> bool:
     return type(subject) is Task and subject.state in TERMINAL
-
-
-def same_call(task: Task, function: Function, payload: m.Payload) -> bool:
-    """Whether a repeated submission is of this very task."""
-    if task.function is not function:
-        return False
-    return hash(payload) == (task.digest if task.state in TERMINAL else hash(task.payload))

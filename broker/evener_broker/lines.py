@@ -7,13 +7,13 @@ stands in a line of its own, so that it holds up nobody. No I/O, no clock.
 
 from __future__ import annotations
 
-import heapq
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final, TypeAlias
 
-from evener_broker.records import UNTRIED, Agent, Client, Function, Task
-from evener_broker.transitions import State
+from evener_broker.fifo import Fifo, number_of
+from evener_broker.records import Agent, Client, Function, Task
 from evener_wire.limits import AGEING_NS, PRIORITY_MAX, PRIORITY_MIN
 
 Fits: TypeAlias = Callable[[Task, Agent], bool]
@@ -21,83 +21,11 @@ Fits: TypeAlias = Callable[[Task, Agent], bool]
 # A line forgets ended tasks when it comes to them; it looks for them once this many piled up.
 _SWEEP_MIN: Final = 64
 
+# Lines of one lane that are looked at to tell how many tasks are in front of one.
+_LINES_LOOKED_AT: Final = 100
+
 # How often a queue looks for overdue tasks. A hundredth of the ageing time is near enough.
 _AGEING_LOOK_NS: Final = AGEING_NS // 100
-
-
-class Fifo:
-    """Tasks in the order of their acceptance numbers. Those that ended meanwhile are skipped."""
-
-    __slots__ = ("_back", "_new")
-
-    def __init__(self) -> None:
-        # Tasks mostly come in order; those that come back to an earlier place stand in a heap.
-        self._new: deque[Task] = deque()
-        self._back: list[tuple[int, Task]] = []
-
-    def add(self, task: Task) -> None:
-        """Put a task in its place: usually the end, since numbers grow."""
-        if self._new and task.number < self._new[-1].number:
-            heapq.heappush(self._back, (task.number, task))
-        else:
-            self._new.append(task)
-
-    def head(self) -> Task | None:
-        """The next task, or None."""
-        new, back = self._new, self._back
-        if not back and new and new[0].state is State.QUEUED:
-            return new[0]
-        while new and new[0].state is not State.QUEUED:
-            new.popleft()
-        while back and back[0][1].state is not State.QUEUED:
-            heapq.heappop(back)
-        if back and (not new or back[0][0] < new[0].number):
-            return back[0][1]
-        return new[0] if new else None
-
-    def pop(self) -> None:
-        """Take out the task that `head` just gave."""
-        new, back = self._new, self._back
-        if not back:
-            new.popleft()
-        elif not new or back[0][0] < new[0].number:
-            heapq.heappop(back)
-        else:
-            new.popleft()
-
-    def pop_like(self, first: Task, most: int) -> list[Task]:
-        """Take out the next tasks, up to `most`, as long as they are like `first`, just popped."""
-        if self._back:
-            return []
-        new = self._new
-        function, options = first.function, first.options
-        taken: list[Task] = []
-        for _ in range(min(most, len(new))):
-            task = new[0]
-            if (
-                task.function is not function
-                or task.options is not options
-                or task.tries is not UNTRIED
-                or task.state is not State.QUEUED
-            ):
-                break
-            taken.append(new.popleft())
-        return taken
-
-    def sweep(self) -> None:
-        """Forget the tasks that ended while they waited here."""
-        self._new = deque(task for task in self._new if task.state is State.QUEUED)
-        self._back = [entry for entry in self._back if entry[1].state is State.QUEUED]
-        heapq.heapify(self._back)
-
-    def __iter__(self) -> Iterator[Task]:
-        for task in sorted([*self._new, *(task for _, task in self._back)], key=_number):
-            if task.state is State.QUEUED:
-                yield task
-
-
-def _number(task: Task) -> int:
-    return task.number
 
 
 class Lane:
@@ -149,16 +77,27 @@ class Lane:
     def oldest(self) -> Task | None:
         """The task that has waited longest, whoever can run it."""
         heads = [line.head() for line in (self.common, *self.special.values())]
-        return min((head for head in heads if head is not None), key=_number, default=None)
+        return min((head for head in heads if head is not None), key=number_of, default=None)
+
+    def before(self, task: Task, most: int) -> tuple[int, bool]:
+        """How many of these came before a task, and whether that is all; looks at `most` a line."""
+        lines = (self.common, *islice(self.special.values(), _LINES_LOOKED_AT))
+        counts = [line.before(task.number, most) for line in lines]
+        exact = len(self.special) <= _LINES_LOOKED_AT and all(exact for _, exact in counts)
+        return sum(count for count, _ in counts), exact
 
     def forget_one(self) -> None:
         """One of the waiting tasks ended; sweep when there are many such."""
         self.count -= 1
         self.gone += 1
         if self.gone >= _SWEEP_MIN and self.gone > self.count:
-            self.gone = 0
-            for line in (self.common, *self.special.values()):
-                line.sweep()
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Take out what does not wait any more."""
+        self.gone = 0
+        for line in (self.common, *self.special.values()):
+            line.sweep()
 
     def tasks(self) -> Iterator[Task]:
         """All that wait here."""
@@ -197,6 +136,9 @@ class Level:
             if lane.count == 0:
                 del self.lanes[turns.popleft()]
                 continue
+            if turns[0].paused:
+                turns.rotate(-1)
+                continue
             line = lane.common
             task = line.head()
             if task is None or lane.special or task.function not in agent.functions:
@@ -217,6 +159,8 @@ class Level:
     def take_overdue(self, agent: Agent, since_ns: int, fits: Fits | None) -> Task | None:
         """Take out a task that waits since then at least, and is the next one of its client."""
         for client in list(self.turns):
+            if client.paused:
+                continue
             lane = self.lanes[client]
             found = lane.head_for(agent)
             if found is None or found[1].since_ns > since_ns:
@@ -262,6 +206,8 @@ class Queue:
         "count",
         "idle",
         "levels",
+        "look_again",
+        "looks",
         "name",
         "told",
         "unserved_ns",
@@ -284,6 +230,9 @@ class Queue:
         self.unserved_ns: int | None = None
         self.warned = False
         self.told: set[Client] = set()
+        # Whether a look for unknown functions is due, and another one after it.
+        self.looks = False
+        self.look_again = False
         self._overdue: Level | None = None
         self._looked_ns = 0
 
@@ -355,6 +304,12 @@ class Queue:
         level.count -= 1
         if level.count == 0:
             self._leave(level)
+
+    def sweep(self) -> None:
+        """Take out what was forgotten and may come back: no task stands here twice."""
+        for level in self.busy:
+            for lane in level.lanes.values():
+                lane.sweep()
 
     def _leave(self, level: Level) -> None:
         self.busy.remove(level)

@@ -7,13 +7,18 @@ summed elsewhere changes the sum in the same method; `BrokerCore.check` recounts
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from evener_broker.events import Peer
-from evener_broker.transitions import State
+from evener_broker.histogram import Histogram
+from evener_broker.session_records import Session as Session
+from evener_broker.transitions import Cause, State
 from evener_wire import messages as m
-from evener_wire.session import Sequence
+
+if TYPE_CHECKING:
+    from evener_broker.lines import Queue
+    from evener_broker.reports import Report
 
 # How fast the estimate of a function's run time follows: new = old + (measured - old) / 4.
 _ESTIMATE_SHARE: Final = 4
@@ -31,18 +36,24 @@ class Credit(Enum):
 
 
 class Function:
-    """A function by name: who offers it, and how long it runs."""
+    """A function by name: who offers it, how long it runs, and what became of its tasks."""
 
     __slots__ = (
+        "accepted",
         "agents",
         "by_value",
+        "cancelled",
         "ended",
         "estimate_ns",
+        "expired",
         "failed",
+        "lost",
         "name",
         "options",
+        "run_times",
         "run_total_us",
         "runs",
+        "waits",
     )
 
     def __init__(self, name: str) -> None:
@@ -54,11 +65,31 @@ class Function:
         self.estimate_ns: int | None = None
         self.runs = 0
         self.run_total_us = 0
-        self.failed = 0
+        # One run stands for all of a batch, and one wait for all that are handed out together.
+        self.run_times: Final = Histogram()
+        self.waits: Final = Histogram()
+        # Tasks since this broker began, and how many of them ended, and how many of those not well.
+        self.accepted = 0
         self.ended = 0
+        self.failed = 0
+        self.cancelled = 0
+        self.expired = 0
+        self.lost = 0
 
-    def observe(self, runs: int, total_us: int) -> None:
-        """Take note of how long some runs took together."""
+    def note_end(self, cause: Cause) -> None:
+        """One of its tasks ended, and was not done."""
+        if cause is Cause.FAIL:
+            self.failed += 1
+        elif cause is Cause.CANCEL:
+            self.cancelled += 1
+        elif cause is Cause.EXPIRE:
+            self.expired += 1
+        else:
+            self.lost += 1
+
+    def observe(self, runs: int, total_us: int, one_us: int) -> None:
+        """Take note of how long some runs took together, and one of them."""
+        self.run_times.note(one_us, runs)
         self.runs += runs
         self.run_total_us += total_us
         old = self.estimate_ns
@@ -74,13 +105,19 @@ class Tries:
     """What went wrong, or out of the ordinary, with one task. Most tasks never need one."""
 
     __slots__ = (
+        "again_ns",
+        "call",
+        "cancelled_ns",
         "cancelling",
         "deadline_ns",
+        "dispatched",
         "expires_ns",
         "facts",
         "failures",
+        "last",
         "recalled",
         "returns",
+        "settled",
         "starts",
     )
 
@@ -88,11 +125,24 @@ class Tries:
         self.starts = 0  # attempts that took their worker down
         self.failures = 0  # attempts that raised, or ran too long
         self.returns = 0  # attempts that vanished with their agent, perhaps never started
+        self.settled = 0  # fence of the last attempt that is counted in these
         self.cancelling = False
+        self.cancelled_ns = 0  # since when
         self.recalled = False
+        self.dispatched = False  # noted for the journal, where that matters
+        # What was called, if the task ended in a way after which it may be tried anew.
+        self.call: m.Payload | None = None
         self.deadline_ns = 0  # when it must have ended, if the client set a deadline
         self.expires_ns = 0  # until when it may wait, if that is limited and it never started
         self.facts: m.Facts | None = None
+        # For people: what became of the last attempt that went wrong, and until when it is held.
+        self.last: str | None = None
+        self.again_ns = 0
+
+    def cancel(self, now_ns: int) -> None:
+        """Nobody wants it any more."""
+        self.cancelling = True
+        self.cancelled_ns = self.cancelled_ns or now_ns
 
 
 # Shared by all tasks without an own one; nobody writes to it (`check` sees to that).
@@ -112,10 +162,13 @@ class Task:
         "id",
         "number",
         "options",
+        "order",
         "payload",
         "since_ns",
         "state",
+        "taken",
         "tries",
+        "txn",
     )
 
     def __init__(
@@ -138,8 +191,14 @@ class Task:
         self.number: Final = number
         # The call, until the task ended; then the result, until the client has it.
         self.payload = payload
-        # Of the call, once the result took its place.
+        # Of the call, once the result took its place, or once it was saved; 0 before.
         self.digest = 0
+        # The last transaction that says something of it. 0: there is no journal.
+        self.txn = 0
+        # The place of its end among all that a journal noted: so they are told to its client.
+        self.order = 0
+        # Whether its client has the end, so that it is only kept for those who ask.
+        self.taken = False
         self.state = state
         self.since_ns = now_ns
         # Of the last attempt; one more for the next. 0 while an earlier broker may have started it
@@ -149,6 +208,11 @@ class Task:
         # What this attempt adds to its agent's work in hand.
         self.charge_ns = 0
         self.tries = UNTRIED
+
+    def size(self) -> int:
+        """Payload bytes it takes."""
+        call = self.tries.call
+        return len(self.payload) if call is None else len(self.payload) + len(call)
 
     def own_tries(self) -> Tries:
         """The record of what went wrong, to write to."""
@@ -164,25 +228,56 @@ class Client:
     """A program that submits tasks, known by its instance; it outlives its connections."""
 
     __slots__ = (
+        "awaited",
+        "away",
         "bytes",
+        "closed",
         "ended_tasks",
         "facts",
+        "flight_bytes",
+        "flight_sizes",
         "flights",
+        "gone",
         "instance",
+        "last_epoch",
         "left_ns",
         "name",
         "open_tasks",
         "outgoing",
+        "paused",
+        "recorded",
+        "report_flight",
+        "reports",
         "session",
+        "streams",
     )
 
     def __init__(self, instance: bytes, name: str, facts: m.Facts) -> None:
         self.instance: Final = instance
         self.name = name
         self.facts = facts
+        # Of its attempts that run and said something, and the number of the PROGRESS on the way.
+        self.reports: dict[bytes, Report] = {}
+        self.report_flight = 0
+        # Its attempts that run and yielded something.
+        self.streams: dict[bytes, None] = {}
+        # Whether the journal knows it.
+        self.recorded = False
+        # Of the broker it was connected to before this one.
+        self.last_epoch = 0
+        # Whether it left on purpose, or has not come to this broker yet: it waits for no ends.
+        self.closed = False
         self.session: Session | None = None
+        # Whether it said goodbye to this broker, or has been away for so long that nobody waits.
+        self.gone = False
+        # Whether a timer looks for that.
+        self.away = False
         # When its last session broke, while it has none.
         self.left_ns = 0
+        # Whether a timer looks after what it left here.
+        self.awaited = False
+        # Whether its waiting tasks stay in line until it has taken some of its results.
+        self.paused = False
         self.open_tasks = 0
         # Payload bytes of all its tasks, open and ended.
         self.bytes = 0
@@ -190,6 +285,20 @@ class Client:
         self.ended_tasks = 0
         self.outgoing: deque[Task] = deque()
         self.flights: deque[tuple[int, list[Task]]] = deque()
+        # What those take on the way, by message and together.
+        self.flight_sizes: deque[int] = deque()
+        self.flight_bytes = 0
+
+    def landed(self) -> list[Task]:
+        """The oldest message on the way is acknowledged: these ends the client has."""
+        self.flight_bytes -= self.flight_sizes.popleft()
+        return self.flights.popleft()[1]
+
+    def ends(self) -> Iterator[Task]:
+        """Its tasks that ended and that it does not have, as far as anybody may know of them."""
+        for _, told in self.flights:
+            yield from told
+        yield from self.outgoing
 
     def __repr__(self) -> str:
         return f"<Client {self.name}, {self.open_tasks} open, {self.ended_tasks} unfetched>"
@@ -205,6 +314,7 @@ class Agent:
         "functions",
         "in_hand_ns",
         "instance",
+        "late",
         "left_ns",
         "lost",
         "name",
@@ -212,10 +322,15 @@ class Agent:
         "open",
         "orphans",
         "queues",
+        "reserved",
         "run_bytes",
         "run_items",
         "session",
+        "shared",
+        "shares",
         "slots",
+        "spared",
+        "txn",
         "workers",
     )
 
@@ -229,6 +344,8 @@ class Agent:
         # Whether it told, in this session, what it can do and what it holds. Work sent before that
         # would cross its inventory, and look as if it had never arrived.
         self.offered = False
+        # The transaction that names it.
+        self.txn = 0
         self.slots = 0
         self.draining = False
         self.lost = False
@@ -237,6 +354,13 @@ class Agent:
         # Attempts of ours, and attempts of an earlier broker that nobody claimed yet.
         self.open: dict[bytes, Task] = {}
         self.orphans: dict[bytes, int] = {}
+        # What tasks of these functions leave of a worker; what open ones leave, and the sum.
+        self.shares: dict[Function, int] = {}
+        self.shared: dict[bytes, int] = {}
+        self.spared = 0
+        self.reserved: Queue | None = None  # its next task needs a whole worker
+        # Those of the orphans that yielded values, which nobody could get, and until when.
+        self.late: dict[bytes, int] = {}
         self.in_hand_ns = 0
         self.credit = Credit.NONE
         self.run_items: list[tuple[bytes, int, str, m.Payload, int, int]] = []
@@ -249,35 +373,3 @@ class Agent:
 
     def __repr__(self) -> str:
         return f"<Agent {self.name}, {self.slots} slots, {len(self.open)} open>"
-
-
-class Session:
-    """One connection of a client or an agent. `heard_ns` is broker-live time."""
-
-    __slots__ = (
-        "accepted_due",
-        "ack_due",
-        "beat_ns",
-        "heard_ns",
-        "peer",
-        "record",
-        "sequence",
-        "unacked",
-    )
-
-    def __init__(
-        self, peer: Peer, sequence: Sequence, record: Client | Agent, live_ns: int
-    ) -> None:
-        self.peer: Final = peer
-        self.sequence: Final = sequence
-        self.record: Final = record
-        self.heard_ns = live_ns
-        # When the peer is next looked at, and hears from us.
-        self.beat_ns = 0
-        # Whether a SUBMIT waits for its ACCEPTED; how many RESULTs wait for their ACK.
-        self.accepted_due = False
-        self.ack_due = False
-        self.unacked = 0
-
-    def __repr__(self) -> str:
-        return f"<Session {self.record.name} of {self.peer.hex()}>"

@@ -11,29 +11,47 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Final
 
+from evener_broker.admission import Admission
 from evener_broker.lifecycle import Lifecycle, is_awaited
 from evener_broker.placing import Placing
 from evener_broker.records import Agent, Client, Function, Task
+from evener_broker.reports import VALUES_DROPPED, ask_again
+from evener_broker.room import take_share
 from evener_broker.tables import Tables
 from evener_broker.transitions import OPEN, Cause, State
 from evener_wire import messages as m
-from evener_wire.limits import ORPHAN_NS, ORPHANS_MAX, RECOVERY_NS
+from evener_wire.limits import ORPHAN_NS, ORPHANS_MAX, RECOVERY_MAX_NS, RECOVERY_NS
 
 _Item = tuple[bytes, int, int, m.Payload, int, "m.Facts | None"]
+_Line = tuple[Client, str, int]
 
 
 class Recovery:
     """Caller: the broker core."""
 
-    def __init__(self, tables: Tables, placing: Placing, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self, tables: Tables, placing: Placing, admission: Admission, lifecycle: Lifecycle
+    ) -> None:
         self._tables = tables
         self._placing = placing
+        self._admission = admission
         self._lifecycle = lifecycle
         # Attempts of an earlier broker that an agent holds, and results of such.
         self._orphans: Final[dict[bytes, tuple[Agent, int]]] = {}
         self._results: Final[dict[bytes, _Item]] = {}
         self._result_bytes = 0
         self._began_ns: int | None = None
+        self._until_ns = 0
+        # Tasks of the journal that may run somewhere, and the agents that can tell.
+        self._restored: list[Task] = []
+        self._expected: dict[bytes, str] = {}
+        # Client, queue and priority of tasks that may run somewhere, and what came behind them.
+        self._lines: Final[set[_Line]] = set()
+        self._behind: list[Task] = []
+        self._claimed = False
+        # Of the broker that wrote the journal: it sent nothing that is not in there.
+        self._journal_epoch = 0
+        lifecycle.may_be_elsewhere = self._may_be_elsewhere
 
     # --- From agents ------------------------------------------------------------------------------
 
@@ -58,11 +76,14 @@ class Recovery:
             if task.tries.recalled:
                 task.own_tries().recalled = False
         self.drop_agent(agent)
+        left: dict[str, None] = {}
         for task_id, fence in reported.items():
             if task_id in agent.open:
                 continue
             known = self._tables.tasks.get(task_id)
-            if known is not None and is_awaited(known):
+            if known is not None and self._may_be_adopted(known, fence):
+                if known.state is State.QUEUED:
+                    left[known.options.queue] = None
                 self._adopt(known, agent, fence)
                 if self._lifecycle.is_unwanted(known):
                     stale.append((task_id, fence))
@@ -73,7 +94,24 @@ class Recovery:
         if stale and agent.session is not None:
             self._tables.counters["attempts_stale"] += len(stale)
             self._tables.outbox.attempts(agent.session, m.Cancel, stale)
+        agent.late = {i: at_ns for i, at_ns in agent.late.items() if i in agent.orphans}
+        for name in left:
+            # These may come back to their places.
+            self._tables.queue(name).sweep()
         self._placing.refresh(agent)
+        if self._expected.pop(agent.instance, None) is not None and not self._expected:
+            self._all_told()
+
+    def _may_be_adopted(self, task: Task, fence: int) -> bool:
+        """Whether an attempt of an earlier broker is the one that a task still waits for.
+
+        Also after the window, as long as nobody else got the task: its agent was only late.
+        """
+        if fence <= task.tries.settled:
+            return False
+        if task.state is State.QUEUED and task.fence == self._tables.first_fence:
+            return m.epoch_of(fence) < self._tables.epoch
+        return is_awaited(task)
 
     def _may_be_unclaimed(self, task_id: bytes, fence: int) -> bool:
         if m.epoch_of(fence) == self._tables.epoch:
@@ -96,8 +134,9 @@ class Recovery:
         agent.orphans[task_id] = fence
         self._orphans[task_id] = (agent, fence)
 
-    def _on_unclaimed(self, task_id: bytes) -> None:
-        self._take_result(task_id)
+    def _on_unclaimed(self, item: _Item) -> None:
+        if self._results.get(item[0]) is item:  # another attempt may have brought a later one
+            self._take_result(item[0])
 
     def _take_result(self, task_id: bytes) -> _Item | None:
         item = self._results.pop(task_id, None)
@@ -114,14 +153,24 @@ class Recovery:
             return
         self._results[task_id] = item
         self._result_bytes += size
-        tables.timers.set(tables.now_ns + ORPHAN_NS, self._on_unclaimed, task_id)
+        tables.timers.set(tables.now_ns + ORPHAN_NS, self._on_unclaimed, item)
 
     def _adopt(self, task: Task, agent: Agent, fence: int) -> None:
+        if task.state is State.QUEUED:
+            self._tables.queue(task.options.queue).forget(task)
         self._tables.move(task, Cause.ADOPT)
         task.fence = fence
         task.agent = agent
         agent.open[task.id] = task
+        if task.function in agent.shares:
+            take_share(agent, task)
         self._tables.counters["attempts_adopted"] += 1
+        until_ns = agent.late.pop(task.id, None)
+        if until_ns is not None:
+            # It yielded before its client claimed it.
+            if self._tables.now_ns >= until_ns:
+                task.own_tries().facts = VALUES_DROPPED
+            ask_again(self._tables, (task,))
         self._placing.refresh(agent)
 
     def orphan_result(self, agent: Agent, item: _Item) -> bool:
@@ -159,31 +208,113 @@ class Recovery:
         """A client submits again what an earlier broker may have started."""
         orphan = self._orphans.pop(task_id, None)
         result = self._take_result(task_id)
-        task = self._lifecycle.accept(client, task_id, function, payload, options, State.HELD)
+        if orphan is None and result is None and client.last_epoch == self._journal_epoch != 0:
+            # The journal would know it, had it been sent to anybody.
+            self.accept(client, task_id, function, payload, options)
+            return
+        task = self._admission.accept(client, task_id, function, payload, options, State.HELD)
         if orphan is not None:
             agent, fence = orphan
             del agent.orphans[task_id]
             self._adopt(task, agent, fence)
         elif result is not None:
             self._lifecycle.conclude(task, result[2], result[3], result[5])
-        elif self._recovering():
-            assert self._began_ns is not None
-            at_ns = self._began_ns + RECOVERY_NS
-            self._tables.timers.set(at_ns, self._on_window_over, task)
         else:
-            self._on_window_over(task)
+            self._await(task)
+
+    def _await(self, task: Task) -> None:
+        """Nobody told of a task yet: hold it, and what comes behind it, until they had time to."""
+        self._lines.add(_line_of(task))
+        self._on_window_over(task)
+        if not self._claimed:
+            self._claimed = True
+            self._on_claims_over(None)
+
+    def _may_be_elsewhere(self, task: Task) -> bool:
+        """An attempt of an earlier broker never started: that one may have begun another, with an
+        agent that did not tell yet. Then the task is held like all that nobody told of."""
+        told = not self._expected if self._journal_epoch else not self._recovering()
+        if told:
+            return False
+        self._tables.move(task, Cause.RETRY)
+        task.own_tries().settled = task.fence
+        task.fence = 0
+        if self._expected:
+            self._restored.append(task)
+        else:
+            self._await(task)
+        return True
+
+    def holds_up(self) -> bool:
+        """Whether new tasks may have to wait for others that come before them: see `accept`."""
+        return bool(self._lines)
+
+    def accept(
+        self,
+        client: Client,
+        task_id: bytes,
+        function: Function,
+        payload: m.Payload,
+        options: m.Options,
+    ) -> None:
+        """Take on a task that nobody has: in line, behind what waits for agents to tell of it."""
+        admission = self._admission
+        if (client, options.queue, options.priority) not in self._lines:
+            admission.accept(client, task_id, function, payload, options)
+            return
+        self._line_up(admission.accept(client, task_id, function, payload, options, State.HELD))
+
+    def _line_up(self, task: Task) -> None:
+        """Into line, or behind those of its line that agents may tell of."""
+        if _line_of(task) in self._lines:
+            task.fence = self._tables.first_fence  # so that nobody is asked about it
+            self._behind.append(task)
+        else:
+            self._lifecycle.release(task)
+
+    def _on_claims_over(self, _: object) -> None:
+        if self._recovering():
+            self._tables.timers.set(self._until_ns, self._on_claims_over, None)
+        else:
+            self._claimed = False
+            self._let_follow()
+
+    def _let_follow(self) -> None:
+        """Who waited for those before goes into line, unless some of those are still awaited."""
+        if self._restored or self._claimed:
+            return
+        self._lines.clear()
+        behind, self._behind = self._behind, []
+        for task in behind:
+            self._lifecycle.release(task)
 
     def _recovering(self) -> bool:
         """The window opens with the first message after the start, not with the start itself."""
         if self._began_ns is None:
             self._began_ns = self._tables.now_ns
-        return self._tables.now_ns < self._began_ns + RECOVERY_NS
+            self._until_ns = self._began_ns + RECOVERY_NS
+            if self._restored or self._expected:
+                self._tables.timers.set(self._until_ns, self._on_restored_over, None)
+        return self._tables.now_ns < self._until_ns
 
     def begin(self) -> None:
         """The first peer is here: from now on agents have the recovery time to report."""
         self._recovering()
 
+    def await_agent(self, at_ns: int) -> None:
+        """An agent was told to come then: what it holds shall not be given to others before."""
+        if self._recovering():
+            assert self._began_ns is not None
+            at_ns = min(at_ns, self._began_ns + RECOVERY_MAX_NS)
+            self._until_ns = max(self._until_ns, at_ns)
+
     def _on_window_over(self, task: Task) -> None:
+        if self._recovering():
+            self._tables.timers.set(self._until_ns, self._on_window_over, task)
+        else:
+            self._let_go(task)
+
+    def _let_go(self, task: Task) -> None:
         if not is_awaited(task):
             return
         if task.tries.cancelling:
@@ -193,6 +324,37 @@ class Recovery:
         else:
             self._lifecycle.release(task)
 
+    # --- From the journal -------------------------------------------------------------------------
+
+    def expect(self, restored: list[Task], agents: dict[bytes, str], epoch: int) -> None:
+        """These tasks may run at these agents, and at no others: nobody else ever got them."""
+        self._journal_epoch = epoch
+        self._expected = agents
+        self._restored = [t for t in restored if t.tries.dispatched or not _runs_once(t)]
+        self._lines.update(map(_line_of, self._restored))
+        for task in restored:
+            if _runs_once(task) and not task.tries.dispatched:
+                self._line_up(task)
+        if not agents:
+            self._all_told()
+
+    def _on_restored_over(self, _: object) -> None:
+        if self._recovering():
+            self._tables.timers.set(self._until_ns, self._on_restored_over, None)
+            return
+        for instance in self._expected:
+            if instance not in self._tables.agents:
+                self._tables.commits.agent_gone(instance)
+        self._all_told()
+
+    def _all_told(self) -> None:
+        """Who was not reported until now does not run, as far as anybody can know."""
+        restored, self._restored = self._restored, []
+        self._expected = {}
+        for task in restored:
+            self._let_go(task)
+        self._let_follow()
+
     # --- For tests --------------------------------------------------------------------------------
 
     def check(self) -> None:
@@ -201,6 +363,7 @@ class Recovery:
         assert held == {(i, a, f) for i, (a, f) in self._orphans.items()}
         assert self._result_bytes == sum(len(item[3]) for item in self._results.values())
         assert not self._orphans.keys() & self._tables.tasks.keys()
+        assert not self._behind or self._lines
 
     # --- Agents that vanish -----------------------------------------------------------------------
 
@@ -213,3 +376,11 @@ class Recovery:
         for task in tasks:
             self._lifecycle.vanish(task)
         return len(tasks)
+
+
+def _line_of(task: Task) -> _Line:
+    return task.client, task.options.queue, task.options.priority
+
+
+def _runs_once(task: Task) -> bool:
+    return task.options.at_most_once

@@ -50,6 +50,10 @@ class RuntimeFiles:
         self._write(path, str(epoch))
         return epoch
 
+    def note_epoch(self, epoch: int) -> None:
+        """A journal knows of this epoch, which is larger than what `next_epoch` said."""
+        self._write(self._folder / "epoch", str(epoch))
+
     def publish(self, address: str, epoch: int) -> None:
         """Let local clients find this broker."""
         facts = {

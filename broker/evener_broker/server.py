@@ -23,9 +23,15 @@ from typing import Any
 import zmq
 
 from evener_broker.core import BrokerCore
+from evener_broker.journal import Journal
+from evener_broker.journal_damage import JournalError
+from evener_broker.journaling import Contents
+from evener_broker.memory import Gauge, bounds_for, default_limit
 from evener_broker.runtime import RuntimeFiles, runtime_folder
 from evener_broker.shell import Shell, router
+from evener_broker.tables import Bounds
 from evener_wire.errors import EvenerError, UsageError
+from evener_wire.limits import MIB
 
 _log = logging.getLogger("evener.broker")
 
@@ -34,8 +40,13 @@ EXIT_USAGE = 2
 EXIT_UNREACHABLE = 69
 EXIT_SIGINT = 130
 
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _PORTS_TRIED_MAX = 100
+
+# With fewer open files libzmq may end the process by abort().
+_FILES_MIN = 64
+
+# How large a journal may become unless somebody says otherwise.
+JOURNAL_BYTES = 4 * 1024 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,9 @@ class BrokerConfig:
     `port` 0 takes any free port. `insecure` allows addresses that other machines reach, without
     encryption and without keys. `ready_fd` gets one JSON line once the broker listens, or why it
     does not. The broker stops when `lifeline_fd` reaches its end of file: its parent is gone.
+    `journal` is the file that keeps what was accepted, up to `journal_size` bytes; without it that
+    lives in memory alone. The `max_*` bound tasks and payload bytes, of all clients and of each;
+    `memory_limit` bounds the whole process. 0: as the memory of this machine allows.
     """
 
     host: str = "127.0.0.1"
@@ -54,6 +68,13 @@ class BrokerConfig:
     lifeline_fd: int | None = None
     log_level: str = "info"
     runtime_dir: str | None = None
+    journal: str | None = None
+    journal_size: int = JOURNAL_BYTES
+    max_tasks: int = 0
+    max_bytes: int = 0
+    max_client_tasks: int = 0
+    max_client_bytes: int = 0
+    memory_limit: int = 0
 
 
 class AddressError(EvenerError):
@@ -64,7 +85,8 @@ def serve(config: BrokerConfig) -> int:
     """Run a broker until SIGTERM, SIGINT, or the end of its parent. Returns the exit code."""
     with contextlib.ExitStack() as stack:
         try:
-            _refuse_open_host(config)
+            refuse_open_host(config.host, config.insecure)
+            _raise_file_limit()
             folder = Path(config.runtime_dir) if config.runtime_dir else runtime_folder()
             files = RuntimeFiles(folder)
             context = stack.enter_context(_context())
@@ -72,11 +94,25 @@ def serve(config: BrokerConfig) -> int:
             stack.callback(socket.close, linger=0)
             address = _bind(socket, config)
             epoch = files.next_epoch()
+            journal = _open_journal(config, stack, epoch)
+            if journal is not None and journal.epoch > epoch:
+                epoch = journal.epoch
+                files.note_epoch(epoch)
             files.publish(address, epoch)
             stack.callback(files.remove)
         except (EvenerError, OSError) as error:
             return _report_failure(config, error)
-        return _run(config, stack, socket, address, epoch)
+        return _run(config, stack, socket, address, epoch, journal)
+
+
+def _open_journal(config: BrokerConfig, stack: contextlib.ExitStack, epoch: int) -> Journal | None:
+    if config.journal is None:
+        return None
+    # Reading a million tasks makes no garbage, and a collector that looks for it doubles the time.
+    gc.disable()
+    journal = Journal.open(Path(config.journal), config.journal_size, epoch)
+    stack.callback(journal.close)
+    return journal
 
 
 def _run(
@@ -85,9 +121,16 @@ def _run(
     socket: zmq.Socket[bytes],
     address: str,
     epoch: int,
+    journal: Journal | None,
 ) -> int:
     facts = {"host": sockets.gethostname(), "pid": os.getpid()}
-    core = BrokerCore(os.urandom(16), epoch, random.Random(os.urandom(16)), facts=facts)
+    contents = journal.take_contents() if journal is not None else None
+    promise = _promise(config, contents)
+    rng = random.Random(os.urandom(16))
+    limit = config.memory_limit or default_limit()
+    bounds = _bounds(config, limit)
+    core = BrokerCore(os.urandom(16), epoch, rng, bounds, facts, contents)
+    del contents
     code = EXIT_OK
 
     def on_signal() -> None:
@@ -103,19 +146,41 @@ def _run(
     wakers = {signal_fd: on_signal}
     if config.lifeline_fd is not None:
         wakers[config.lifeline_fd] = on_lifeline
-    shell = Shell(core, socket, wakers)
-    _raise_file_limit()
+    gauge = stack.enter_context(contextlib.closing(Gauge(limit)))
+    shell = Shell(core, socket, wakers, journal, gauge)
     # The tables hold no cycles once a task ended, and a collector that walks a million queued tasks
     # would stop the loop for a second.
     gc.collect()
     gc.freeze()
     gc.disable()
     _log.info("broker ready on %s", address)
-    _log.info("memory mode: accepted tasks live as long as this process")
-    _tell_parent(config, {"event": "ready", "address": address, "pid": os.getpid()})
+    _log.info("%s", f"journal {promise}" if journal is not None else f"no journal: {promise}")
+    ready = {"event": "ready", "address": address, "pid": os.getpid(), "journal": promise}
+    _tell_parent(config, ready)
     shell.run()
     _log.info("broker stopped: %r", core)
     return code
+
+
+def _bounds(config: BrokerConfig, limit: int) -> Bounds:
+    return bounds_for(
+        limit,
+        tasks=config.max_tasks,
+        payload_bytes=config.max_bytes,
+        client_tasks=config.max_client_tasks,
+        client_bytes=config.max_client_bytes,
+        durable=config.journal is not None,
+    )
+
+
+def _promise(config: BrokerConfig, contents: Contents | None) -> str:
+    """What becomes of accepted tasks when this process ends."""
+    if contents is None:
+        return "accepted tasks and results live as long as this broker"
+    ended = sum(task.state is not None for task in contents.tasks)
+    count = len(contents.tasks) - ended
+    tasks, results = "task" if count == 1 else "tasks", "result" if ended == 1 else "results"
+    return f"{config.journal}: {count} open {tasks}, {ended} {results}"
 
 
 @contextlib.contextmanager
@@ -127,12 +192,16 @@ def _context() -> Generator[zmq.Context[zmq.Socket[bytes]]]:
         context.term()
 
 
-def _refuse_open_host(config: BrokerConfig) -> None:
-    if config.host not in _LOOPBACK and not config.insecure:
+def refuse_open_host(host: str, insecure: bool) -> None:
+    """Raises `UsageError` for an address that other machines reach, unless that is wanted."""
+    parts = host.split(".")
+    here = len(parts) == 4 and parts[0] == "127" and all(part.isdecimal() for part in parts)
+    if not (insecure or here or host in ("localhost", "::1")):
         raise UsageError(
-            f"--host {config.host} lets other machines connect, and connections are neither "
-            f"encrypted nor authenticated: whoever reaches the port can run tasks. Keep the "
-            f"default 127.0.0.1, or add --insecure on a network that you trust as a whole"
+            f"--host {host} lets other machines connect, and this version has neither encryption "
+            "nor keys (a later one will): whoever reaches the port can run code on the workers. "
+            "Keep 127.0.0.1 and use a tunnel (ssh -L), or add --insecure where you trust the whole "
+            "network"
         )
 
 
@@ -183,6 +252,11 @@ def _next_free_port(config: BrokerConfig) -> int | None:
 def _raise_file_limit() -> None:
     """Each connection takes a file descriptor: allow as many as the system lets us."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < _FILES_MIN:
+        raise UsageError(
+            f"this process may have {hard} open files, and each connection takes one: a broker "
+            f"needs {_FILES_MIN} at the least (ulimit -n, or LimitNOFILE= of systemd)"
+        )
     if soft < hard:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -210,6 +284,8 @@ def _ignore(number: int, frame: object) -> None:
 
 def _report_failure(config: BrokerConfig, error: Exception) -> int:
     code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_UNREACHABLE
+    if isinstance(error, JournalError):
+        code = error.code
     if config.ready_fd is None:
         _log.error("%s", error)
     _tell_parent(config, {"event": "error", "code": code, "text": str(error)})

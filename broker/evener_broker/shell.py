@@ -10,38 +10,50 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable
-from typing import Final, assert_never
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol, assert_never
 
 import zmq
 
 from evener_broker.core import BrokerCore
-from evener_broker.effects import Effect, Log, Send
-from evener_broker.events import Event, Malformed, Peer, PeerGone, Received
+from evener_broker.effects import Append, Effect, Log, Send
+from evener_broker.events import (
+    Committed,
+    Event,
+    MemoryShort,
+    Peer,
+    PeerGone,
+    WallClock,
+)
+from evener_broker.intake import Intake
+from evener_broker.memory import TASK_BYTES, Gauge
+from evener_broker.parking import Parking
 from evener_wire import codec
 from evener_wire import messages as m
-from evener_wire.errors import PeerError
-from evener_wire.limits import FRAME_BYTES_MAX, FRAMES_MAX, SECOND_NS
+from evener_wire.limits import (
+    FRAME_BYTES_MAX,
+    RECEIVE_MESSAGES_MAX,
+    SECOND_NS,
+    SEND_MESSAGES_MAX,
+)
 
 _log = logging.getLogger("evener.broker")
 
-# One turn takes in at most so many messages before it decides. More: better batches under load.
-# Fewer: quicker answers for everybody else.
-_DRAIN_MAX: Final = 1_000
-
-# Messages that wait for a peer that does not read, beyond what ZeroMQ itself holds.
-_PARKED_MAX: Final = 1_000
-
 # How soon a full peer is tried again.
-_PARKED_RETRY_MS: Final = 20
+_PARKED_RETRY_MS: Final = 5
 
-_HWM: Final = 1_000
+# How long the broker waits when all that it read is passed over. Longer: others wait until it
+# looks for them. Shorter: a turn for each message of a flood, and less time for all others.
+_PASSED_OVER_S: Final = 0.000_1
+
+# How often the core hears what the wall clock says, at most.
+_WALL_NS: Final = SECOND_NS
 
 # As plain integers: each operation on pyzmq's enums costs as much as a small send.
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENTS: Final = int(zmq.EVENTS)
+_RCVMORE: Final = int(zmq.RCVMORE)
 _POLLIN: Final = int(zmq.POLLIN)
 
 
@@ -57,8 +69,8 @@ def router(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
     socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.SNDHWM, _HWM)
-    socket.setsockopt(zmq.RCVHWM, _HWM)
+    socket.setsockopt(zmq.SNDHWM, SEND_MESSAGES_MAX)
+    socket.setsockopt(zmq.RCVHWM, RECEIVE_MESSAGES_MAX)
     socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
     socket.setsockopt(zmq.BACKLOG, 4_096)
     socket.setsockopt(zmq.HANDSHAKE_IVL, 5_000)
@@ -74,10 +86,22 @@ def router(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
     return socket
 
 
+class Writer(Protocol):
+    """What the shell needs of a journal. `fd` is readable while `take_events` has something."""
+
+    @property
+    def fd(self) -> int: ...
+
+    def append(self, effect: Append) -> None: ...
+
+    def take_events(self) -> list[Event]: ...
+
+
 class Shell:
     """Runs a `BrokerCore` on a bound ROUTER until `stop` says so.
 
     `wakers` are file descriptors that end the wait; for each readable one its function is called.
+    Without a `journal` the core must not ask for one.
     """
 
     def __init__(
@@ -85,16 +109,25 @@ class Shell:
         core: BrokerCore,
         socket: zmq.Socket[bytes],
         wakers: dict[int, Callable[[], None]],
+        journal: Writer | None = None,
+        gauge: Gauge | None = None,
     ) -> None:
         self._core = core
         self._socket = socket
-        self._wakers = wakers
+        self._journal = journal
+        self._committed = 0  # the last transaction that is on disk
+        self._wakers = dict(wakers)
+        if journal is not None:
+            self._wakers[journal.fd] = self._take_journal
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)
-        for fd in wakers:
+        for fd in self._wakers:
             self._poller.register(fd, zmq.POLLIN)
-        self._parked: dict[Peer, deque[list[m.Buffer]]] = {}
+        self._parking = Parking()
+        self._intake = Intake(core, socket)
+        self._gauge = gauge
         self._events: list[Event] = []
+        self._wall_at_ns = 0
         self._stopping = False
 
     def stop(self) -> None:
@@ -103,18 +136,30 @@ class Shell:
 
     def run(self) -> None:
         """Turn after turn: wait, drain, decide, send."""
-        core = self._core
-        more = False
+        core, intake = self._core, self._intake
         while not self._stopping:
-            for ready, _ in self._poller.poll(0 if more else self._wait_ms()):
+            for ready, _ in self._poller.poll(0 if intake.more else self._wait_ms()):
                 waker = self._wakers.get(ready) if type(ready) is int else None
                 if waker is not None:
                     waker()
-            more = self._drain()
-            if self._parked:
+            if self._parking:
                 self._retry_parked()
-            events, self._events = self._events, []
-            self._perform(core.step(now_ns(), events))
+            if self._gauge is not None:
+                self._look_at_memory(self._gauge)
+            at_ns = now_ns()
+            if at_ns >= self._wall_at_ns:
+                self._wall_at_ns = at_ns + _WALL_NS
+                self._events.append(WallClock(time.time_ns()))
+            if not intake.look() and intake.passed_over and self._wait_ms():
+                time.sleep(_PASSED_OVER_S)
+                continue
+            self._perform(core.step(at_ns, self._take_in()))
+            intake.settle()
+
+    def _take_in(self) -> Iterator[Event]:
+        events, self._events = self._events, []
+        yield from events
+        yield from self._intake.take()
 
     def _wait_ms(self) -> int:
         if self._events:
@@ -125,38 +170,28 @@ class Shell:
         else:
             # Rounded up: a timer that is not yet due would make the loop spin.
             wait_ms = max(0, -((now_ns() - wake_at) // 1_000_000))
-        return min(wait_ms, _PARKED_RETRY_MS) if self._parked else wait_ms
+        put_off_ns = self._intake.wait_ns()
+        if put_off_ns is not None:
+            wait_ms = min(wait_ms, -(-put_off_ns // 1_000_000))
+        return min(wait_ms, _PARKED_RETRY_MS) if self._parking else wait_ms
 
-    # --- Receiving --------------------------------------------------------------------------------
+    def _look_at_memory(self, gauge: Gauge) -> None:
+        tables = self._core.tables
+        held = tables.bytes + TASK_BYTES * len(tables.tasks)
+        if not gauge.look(now_ns(), held):
+            return
+        self._events.append(MemoryShort(gauge.text()))
+        if gauge.is_short:
+            # Whoever does not read pays first; what it is owed waits in the tables.
+            self._events += [PeerGone(peer) for peer in self._parking]
+            self._parking.clear()
 
-    def _drain(self) -> bool:
-        """Take in what lies in the socket, up to a bound; True if there may be more."""
-        recv, ask = self._socket.recv, self._socket.getsockopt
-        for _ in range(_DRAIN_MAX):
-            # Asking costs less than the exception of a receive in vain, which would end each turn.
-            if not int(ask(_EVENTS)) & _POLLIN:
-                return False
-            peer = recv(_NOBLOCK)
-            frame = recv(_NOBLOCK, copy=False)
-            if frame.more:
-                self._take(peer, self._rest(frame))
-            else:
-                self._take(peer, [frame.buffer])
-        return True
-
-    def _rest(self, frame: zmq.Frame) -> list[m.Buffer]:
-        frames: list[m.Buffer] = [frame.buffer]
-        while frame.more:
-            frame = self._socket.recv(_NOBLOCK, copy=False)
-            if len(frames) <= FRAMES_MAX:
-                frames.append(frame)
-        return frames
-
-    def _take(self, peer: Peer, frames: list[m.Buffer]) -> None:
-        try:
-            self._events.append(Received(peer, codec.decode(frames)))
-        except PeerError as error:
-            self._events.append(Malformed(peer, str(error)))
+    def _take_journal(self) -> None:
+        assert self._journal is not None
+        for event in self._journal.take_events():
+            if type(event) is Committed:
+                self._committed = event.txn
+            self._events.append(event)
 
     # --- Sending ----------------------------------------------------------------------------------
 
@@ -164,24 +199,23 @@ class Shell:
         for effect in effects:
             match effect:
                 case Send():
+                    # A promise may not leave before what it promises is on disk.
+                    assert effect.after <= self._committed, effect
                     frames = codec.encode(effect.message, effect.session, effect.number)
                     self._send(effect.peer, frames)
+                case Append():
+                    assert self._journal is not None, "a core without a journal writes none"
+                    self._journal.append(effect)
                 case Log():
                     _log.log(_LEVELS[effect.level], "%s", effect.text)
                 case _:
                     assert_never(effect)
 
     def _send(self, peer: Peer, frames: list[m.Buffer]) -> None:
-        parked = self._parked.get(peer)
-        if parked is None:
-            if self._try_send(peer, frames):
-                return
-            parked = self._parked[peer] = deque()
-        parked.append(frames)
-        if len(parked) > _PARKED_MAX:
-            # It does not read: its session ends, and what it is owed waits for its return.
-            del self._parked[peer]
-            self._events.append(PeerGone(peer))
+        if peer not in self._parking and self._try_send(peer, frames):
+            return
+        # Who does not read loses its session, and what it is owed waits for its return.
+        self._events += [PeerGone(lost) for lost in self._parking.park(peer, frames)]
 
     def _try_send(self, peer: Peer, frames: list[m.Buffer]) -> bool:
         """True when the message is on its way, or its peer is gone; False when the peer is full."""
@@ -193,7 +227,7 @@ class Shell:
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 _log.warning("cannot send to %s: %s", peer.hex(), error)
-            self._parked.pop(peer, None)
+            self._parking.drop(peer)
             self._events.append(PeerGone(peer))
             return True
         last = len(frames) - 1
@@ -203,11 +237,11 @@ class Shell:
         return True
 
     def _retry_parked(self) -> None:
-        for peer, parked in list(self._parked.items()):
-            while parked and self._try_send(peer, parked[0]):
-                parked.popleft()
-            if not parked:
-                self._parked.pop(peer, None)
+        parking = self._parking
+        for peer in parking:
+            while (frames := parking.first(peer)) is not None and self._try_send(peer, frames):
+                if peer in parking:
+                    parking.sent(peer)
 
 
 _LEVELS: Final = {

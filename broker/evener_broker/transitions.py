@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from evener_wire import messages as m
+
 
 class State(Enum):
     """Where a task is. The last five are terminal."""
@@ -66,6 +68,7 @@ TRANSITIONS: Final[dict[State, dict[Cause, State]]] = {
     State.QUEUED: {
         **_ENDS,
         Cause.ASSIGN: State.ASSIGNED,
+        Cause.ADOPT: State.RUNNING,  # an agent that came late has it since an earlier broker
         Cause.FAIL: State.FAILED,  # nobody knows its function
     },
     State.ASSIGNED: {**_OPEN_ENDS, Cause.START: State.RUNNING},
@@ -79,3 +82,15 @@ TRANSITIONS: Final[dict[State, dict[Cause, State]]] = {
 
 TERMINAL: Final = frozenset(state for state, steps in TRANSITIONS.items() if not steps)
 OPEN: Final = frozenset({State.ASSIGNED, State.RUNNING})
+
+# Ends after which people may want to look, and to try again.
+LETTERS: Final = frozenset({State.FAILED, State.LOST, State.EXPIRED})
+
+# How the ends are called in messages.
+TERMINAL_CODES: Final[dict[State, int]] = {
+    State.DONE: m.TERMINAL_DONE,
+    State.FAILED: m.TERMINAL_FAILED,
+    State.CANCELLED: m.TERMINAL_CANCELLED,
+    State.EXPIRED: m.TERMINAL_EXPIRED,
+    State.LOST: m.TERMINAL_LOST,
+}

@@ -12,6 +12,7 @@ from typing import Final
 from evener_broker.lifecycle import Lifecycle
 from evener_broker.lines import Queue
 from evener_broker.records import Agent, Function, Task
+from evener_broker.room import behind, free_workers
 from evener_broker.tables import Tables
 from evener_broker.transitions import State
 from evener_broker.unknown import unknown_function
@@ -24,9 +25,19 @@ LATE_NS: Final = 2 * LOOKAHEAD_NS
 # How long tasks wait in a queue without agents before their clients hear about it.
 UNSERVED_NOTICE_NS: Final = 3 * SECOND_NS
 
+# Unknown functions for which names like theirs are looked up, of all that end at the same moment.
+_HINTED_MAX: Final = 20
+
+# Names of queues in one notice: with more it would not fit into a text.
+_NAMED_MAX: Final = 20
+
 # How long a task may wait for a function that no agent of its queue offers. Agents that start
 # together do not come at the same moment.
 UNKNOWN_FUNCTION_NS: Final = 5 * SECOND_NS
+
+
+# Queues without agents and tasks that are remembered. Fewer: who lists queues misses some sooner.
+_UNUSED_MAX: Final = 64
 
 
 class Watching:
@@ -37,10 +48,12 @@ class Watching:
         self._lifecycle = lifecycle
         self._armed = False
         self._late = False
+        self._swept_ns = 0
 
     def look(self) -> None:
         """Arm the timers for what should not last. Cheap: called in every step."""
         hungry = False
+        unused = 0
         late, self._late = self._late, False
         for queue in self._tables.queues.values():
             if queue.idle:
@@ -48,13 +61,29 @@ class Watching:
                 hungry = True
                 if late:
                     self._recall_for(queue)
-            elif queue.count and not queue.agents and queue.unserved_ns is None:
+            elif queue.agents:
+                continue
+            elif not queue.count:
+                unused += 1
+            elif queue.unserved_ns is None:
                 queue.unserved_ns = self._tables.now_ns
                 at_ns = self._tables.now_ns + UNSERVED_NOTICE_NS
                 self._tables.timers.set(at_ns, self._on_unserved, queue)
-        if hungry and not self._armed and any(map(_works_ahead, self._tables.agents.values())):
+        if unused > _UNUSED_MAX:
+            self._drop_unused()
+        if hungry and not self._armed and self._tables.ahead:
             self._armed = True
             self._tables.timers.set(self._tables.now_ns + LATE_NS, self._on_late, None)
+
+    def _drop_unused(self) -> None:
+        """Queues that only a peer of yesterday knew: each turn would look at them for ever."""
+        tables = self._tables
+        if tables.now_ns < self._swept_ns + SECOND_NS:
+            return
+        self._swept_ns = tables.now_ns
+        for name, queue in list(tables.queues.items()):
+            if not (queue.count or queue.agents or queue.looks) and queue.unserved_ns is None:
+                del tables.queues[name]
 
     # --- Work ahead that is late ------------------------------------------------------------------
 
@@ -64,7 +93,7 @@ class Watching:
 
     def _recall_for(self, queue: Queue) -> None:
         """Take back, for the free workers of a queue, what waits longest behind busy ones."""
-        free = sum(agent.slots - agent.held() for agent in queue.idle)
+        free = sum(max(0, free_workers(agent)) for agent in queue.idle)
         for agent in sorted(queue.agents, key=_fullest):
             if free <= 0 or agent.session is None or not _works_ahead(agent):
                 continue
@@ -78,7 +107,7 @@ class Watching:
 
     def _late_of(self, agent: Agent, queue: Queue, most: int) -> tuple[list[Task], int]:
         """What to take back of an agent, and for how many it was asked and did not answer yet."""
-        most = min(most, agent.held() - agent.slots)
+        most = min(most, behind(agent))
         found: list[Task] = []
         asked = 0
         for task in reversed(agent.open.values()):
@@ -88,6 +117,7 @@ class Watching:
                 asked += 1
             elif (
                 task.state is State.ASSIGNED
+                and not self._tables.commits.is_unsent(task)
                 and not task.options.at_most_once
                 and task.options.queue == queue.name
                 and self._tables.now_ns - task.since_ns >= LATE_NS
@@ -100,12 +130,23 @@ class Watching:
 
     def functions_changed(self, queues: Iterable[str]) -> None:
         """Agents told what they offer: look, after a while, for tasks that nobody knows."""
-        at_ns = self._tables.now_ns + UNKNOWN_FUNCTION_NS
         for name in queues:
             queue = self._tables.queue(name)
-            self._tables.timers.set(at_ns, self._on_unknown, queue)
+            if queue.looks:
+                # One timer for each queue, however often agents come and go.
+                queue.look_again = True
+            else:
+                self._look_later(queue)
+
+    def _look_later(self, queue: Queue) -> None:
+        queue.looks, queue.look_again = True, False
+        at_ns = self._tables.now_ns + UNKNOWN_FUNCTION_NS
+        self._tables.timers.set(at_ns, self._on_unknown, queue)
 
     def _on_unknown(self, queue: Queue) -> None:
+        queue.looks = False
+        if queue.look_again:
+            self._look_later(queue)
         if not queue.count:
             return
         functions = self._tables.functions.values()
@@ -115,7 +156,8 @@ class Watching:
         for task in list(queue.tasks()):
             function = task.function
             if function not in found:
-                found[function] = unknown_function(function, queue)
+                hint = len(found) < _HINTED_MAX
+                found[function] = unknown_function(function, queue, hint=hint)
             facts = found[function]
             if facts is not None:
                 self._lifecycle.fail_unknown(task, facts)
@@ -138,7 +180,8 @@ class Watching:
         if queue.warned and not untold:
             return
         served = sorted({name for agent in tables.agents.values() for name in agent.queues})
-        who = f"workers serve: {', '.join(served)}" if served else "no worker is connected"
+        named = ", ".join(served[:_NAMED_MAX]) + (", ..." if len(served) > _NAMED_MAX else "")
+        who = f"workers serve: {named}" if served else "no worker is connected"
         text = (
             f'{_waiting(queue.count)} for queue "{queue.name}" but no connected worker serves it '
             f"({who})"
@@ -157,7 +200,7 @@ def _fullest(agent: Agent) -> tuple[int, str, bytes]:
 
 
 def _works_ahead(agent: Agent) -> bool:
-    return agent.held() > agent.slots
+    return behind(agent) > 0
 
 
 def _can_run(agent: Agent, function: Function) -> bool:
