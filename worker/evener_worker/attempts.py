@@ -17,7 +17,7 @@ Key: TypeAlias = tuple[bytes, int]
 """Task id and fence: no two attempts share it."""
 
 Item: TypeAlias = tuple[bytes, int, str, Payload, int, int]
-"""As in RUN: (task id, fence, function, payload, timeout_ms, deadline_ms)."""
+"""As in RUN: (task id, fence, function, payload, timeout_ms, deadline, a moment in ns)."""
 
 
 class State(IntEnum):
@@ -59,6 +59,7 @@ class Attempt:
         "deadline_ns",
         "escalate_at_ns",
         "estimate_ns",
+        "forward",
         "item",
         "key",
         "packed",
@@ -86,6 +87,7 @@ class Attempt:
         self.step = 0  # of the ladder: 1 flagged, 2 SIGTERM, 3 SIGKILL
         self.escalate_at_ns = 0
         self.started_told = False
+        self.forward = False  # whether its client wants to see what it writes
         self.packed = b""
         self.buffers: Sequence[Buffer] = ()
 
@@ -93,6 +95,13 @@ class Attempt:
     def function(self) -> str:
         """The name of its function; empty once it ended."""
         return "" if self.item is None else self.item[2]
+
+    def result_bytes(self) -> int:
+        """What its result takes, once it ended."""
+        size = len(self.packed)
+        if self.buffers:
+            size += sum(memoryview(buffer).nbytes for buffer in self.buffers)
+        return size
 
     def end(self, outcome: int, run_us: int = 0, facts: Facts | None = None) -> None:
         """Take down a result that the agent itself states."""

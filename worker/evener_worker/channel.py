@@ -20,14 +20,35 @@ _HEADER: Final = Struct("<IHBBII")
 RUN_US_MAX: Final = (1 << 32) - 1
 
 # Agent to worker.
-RUN: Final = 1  # body: items as in the RUN message; `sequence` is the number of the first
+# body: items as in the RUN message; `sequence` is the number of the first; `outcome` is 1 where
+# their clients want to see what they write
+RUN: Final = 1
 LEAVE: Final = 2  # run the stop hooks and end
+PING: Final = 3  # to be answered between two tasks
+VALUES_TAKEN: Final = 4  # of the values that attempt `sequence` yielded; body: how many are taken
+# Attempts to run side by side; body: [lane, *item] for each, and `sequence` is that of the first.
+SHARE: Final = 5
+INTERRUPT: Final = 6  # attempt `sequence` of those shall end now
 
 # Worker to agent.
 RESULT: Final = 16  # body: one item as in the RESULT message
-READY: Final = 17  # body: [[function, options or nil], ...]
+# body: [[function, options or nil, grace_ms or nil, at once or nil], ...], [schedule, ...]
+READY: Final = 17
 FAILED_START: Final = 18  # body: text
 DROPPED: Final = 19  # everything up to `sequence` that did not start was dropped
+PONG: Final = 20  # with the `sequence` of the PING
+FILES: Final = 21  # body: [path, ...] of the modules it imported, if its environment asks for them
+YIELDED: Final = 22  # attempt `sequence` yielded; body: [index, more, payload]
+
+# Between a program and the workers of its pool; `sequence` is the number of the call. The payload
+# is the body, or if that is empty the buffers.
+SETUP: Final = 32  # to the worker, first: [folders to import from, id, bounds]; the class as buffer
+EXECUTE: Final = 33  # to the worker: an item for `run`
+MESSAGE: Final = 34  # either way: no answer, but TAKEN
+REQUEST: Final = 35  # either way
+REPLY: Final = 36  # either way; `outcome` as in RESULT
+TAKEN: Final = 37  # either way: the message was handled
+DROP: Final = 38  # to the worker: nobody waits for this call any more
 
 
 class Frame(NamedTuple):

@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 from evener_wire.errors import UsageError
-from evener_wire.limits import SLOTS_MAX
+from evener_wire.limits import SECOND_NS, SLOTS_MAX
+from evener_worker.recycling import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +27,37 @@ class AgentConfig:
     drain_seconds: int = 30
     log_level: str = "info"
     prefix: bool = True
+    # How long a worker process may take until it is ready (0: for ever), and for its stop hooks.
+    start_seconds: float = 600.0
+    stop_seconds: float = 5.0
+    # When a worker process is replaced; 0: never.
+    max_tasks_per_worker: int = 0
+    max_worker_age_seconds: float = 0.0
+    max_worker_memory: int = 0
+    # How long a worker with nothing to do may leave a ping unanswered; 0: it is not pinged.
+    ping_seconds: float = 30.0
+    reload: bool = False  # replace workers when files of the app change
 
     def __post_init__(self) -> None:
         if not 0 <= self.workers <= SLOTS_MAX:
             raise UsageError(f"workers is {self.workers}; 1 to {SLOTS_MAX:,} can be started")
+        limits = self.max_tasks_per_worker, self.max_worker_age_seconds, self.max_worker_memory
+        if min(*limits, self.start_seconds, self.stop_seconds, self.ping_seconds) < 0:
+            raise UsageError("a limit of workers is negative; leave it out for none")
         if not self.queues:
             raise UsageError("queues is empty; name at least one, such as default")
+
+    @property
+    def worker_limits(self) -> Limits:
+        """When worker processes are replaced."""
+        age_ns = int(self.max_worker_age_seconds * SECOND_NS)
+        return Limits(
+            self.max_tasks_per_worker,
+            age_ns,
+            self.max_worker_memory,
+            int(self.start_seconds * SECOND_NS),
+            int(self.stop_seconds * SECOND_NS),
+        )
 
     @property
     def trusted(self) -> bool:
@@ -57,7 +83,8 @@ def _workers_here() -> int:
     except ValueError:
         workers = 0
     if not 1 <= workers <= SLOTS_MAX:
-        raise UsageError(f"EVENER_WORKERS is {text!r}; give a number from 1 to {SLOTS_MAX:,}")
+        hint = "; 0 is for evener.LocalCluster, which then starts none" if text == "0" else ""
+        raise UsageError(f"EVENER_WORKERS is {text!r}; give a number from 1 to {SLOTS_MAX:,}{hint}")
     return workers
 
 

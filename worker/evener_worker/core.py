@@ -10,24 +10,31 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from evener_wire import messages as m
-from evener_wire.limits import HEARTBEAT_NS, MILLISECOND_NS
+from evener_wire.limits import HEARTBEAT_NS, MILLISECOND_NS, SECOND_NS
 from evener_worker import events as e
 from evener_worker.attempts import HANDED, WAITING, Attempt, Key, Wish
+from evener_worker.care import Care
 from evener_worker.config import AgentConfig
-from evener_worker.effects import Effect, Exit, Tell
+from evener_worker.effects import Effect, Tell
 from evener_worker.ending import Ending
+from evener_worker.forwarding import Forwarding
 from evener_worker.handout import HandOut
 from evener_worker.ledger import Ledger
-from evener_worker.limits import STARTED_NS, STUCK_NS, WATCH_BEHIND_NS, WATCH_NS
-from evener_worker.pool import Pool, how_it_ended
+from evener_worker.limits import RESULT_BYTES_MAX, WATCH_BEHIND_NS
+from evener_worker.losses import Losses
+from evener_worker.pool import Pool
+from evener_worker.questions import Questions
+from evener_worker.reports import Reports
 from evener_worker.session import Session
-from evener_worker.slots import Slot, SlotState
+from evener_worker.shares import check as check_shared
+from evener_worker.shares import in_hand, units_of
+from evener_worker.slots import MAY_HOLD, SlotState
 from evener_worker.stopping import Stopping
-
-_REFUSED_CODES: Final = {"protocol": 76, "auth": 77, "denied": 77}
+from evener_worker.streams import Streams
+from evener_worker.watch import Watch, running
 
 
 class AgentCore:
@@ -40,10 +47,29 @@ class AgentCore:
         self.ledger = Ledger()
         self.handout = HandOut(self.ledger)
         self.stopping = Stopping(self.ledger)
-        self.pool = Pool(self.ledger, self.handout, rng, config.name, config.workers)
-        self.session = Session(self.ledger, instance, config.name, config.broker, facts)
+        self.pool = Pool(
+            self.ledger,
+            self.handout,
+            rng,
+            config.name,
+            config.workers,
+            config.worker_limits,
+            patient=config.reload,
+        )
+        self.care = Care(self.ledger, self.pool, self.handout, int(config.ping_seconds * SECOND_NS))
+        self.session = Session(self.ledger, instance, config.name, config.broker, facts, rng)
+        self.reports = Reports(self.ledger, self.session)
+        self.watch = Watch(
+            self.ledger, self.pool, self.handout, self.stopping, self.session, self.reports
+        )
+        self.streams = Streams(self.ledger, self.session)
+        self.forwarding = Forwarding(self.ledger, self.session)
         self.ending = Ending(
             self.ledger, self.pool, self.session, config.drain_seconds * 1_000 * MILLISECOND_NS
+        )
+        self.losses = Losses(self.ledger, self.pool, self.handout, self.ending)
+        self.questions = Questions(
+            self.ledger, self.pool, self.session, config.name, self.care, self.ending
         )
         self._offer_all = False  # the next OFFER names functions and what is held
         self._connected_told = False
@@ -54,22 +80,30 @@ class AgentCore:
             e.SendFailed: lambda _: self.session.on_send_failed(),
             e.Writable: lambda _: self.session.on_writable(),
             e.Spawned: self.pool.on_spawned,
-            e.Ready: self.pool.on_ready,
+            e.Ready: self._on_ready,
             e.StartFailed: self.pool.on_start_failed,
             e.Finished: self._on_finished,
+            e.Yielded: lambda it: self.streams.on_yielded(self.pool.slots[it.slot], it),
+            e.Printed: lambda it: self.forwarding.on_printed(self.pool.slots[it.slot], it),
             e.Dropped: self._on_dropped,
             e.TakenBack: self._on_taken_back,
-            e.Died: self._on_died,
+            e.Died: self.losses.on_died,
             e.Tick: self._on_tick,
-            e.Measured: self.pool.on_measured,
+            e.Measured: self.care.on_measured,
+            e.Dumped: self.questions.on_dumped,
+            e.LogRead: self.questions.on_log_read,
             e.StopAsked: self.ending.on_stop_asked,
+            e.Ponged: self.care.health.on_ponged,
+            e.RestartAsked: self.care.on_restart_asked,
         }
         self._on_message: dict[type, Callable[[Any], None]] = {
             m.Run: self._on_run,
             m.Ack: lambda ack: self.session.on_ack(ack.upto),
             m.Recall: self._on_recall,
             m.Cancel: self._on_cancel,
+            m.Taken: self.streams.on_taken,
             m.Drain: lambda drain: self.ending.drain(drain.reason, 0),
+            m.Query: self.questions.on_query,
             m.Heartbeat: lambda _: None,
             m.Goodbye: lambda _: None,  # the broker stops; silence or RESYNC tells the rest
         }
@@ -96,6 +130,7 @@ class AgentCore:
         return effects
 
     def _settle(self) -> None:
+        self.care.proceed()
         taking = False
         for slot in self.pool.busy():
             if slot.taking:
@@ -105,13 +140,15 @@ class AgentCore:
             # An OFFER tells what is held, so it waits for the answers about what is taken back.
             if self.pool.changed or self._offer_all:
                 self._offer()
-            if self.ending.draining:
+            if self.ending.draining or self.care.paused:
                 self._return_waiting()
-            elif not self.session.fenced:
+            elif not self.session.fenced and self.ledger.result_bytes < RESULT_BYTES_MAX:
                 self.handout.hand_out()
         if not self._offer_all:
             # A broker that restarted must hear what is held before it hears how that ended.
+            self.forwarding.proceed()
             self.session.flush()
+            self.streams.proceed()
         if self.ending.draining:
             self.ending.proceed()
         if self._watch_at_ns is None and any(self.pool.busy()):
@@ -122,7 +159,9 @@ class AgentCore:
         times = [
             self.session.wake_at(),
             self.pool.wake_at(),
+            self.care.wake_at(),
             self._watch_at_ns,
+            self.forwarding.wake_at(),
             self.ending.wake_at(),
         ]
         due = [at_ns for at_ns in times if at_ns is not None]
@@ -143,7 +182,7 @@ class AgentCore:
             self.session.on_resync()
         elif kind is m.Refused:
             assert isinstance(message, m.Refused)
-            self._on_refused(message)
+            self.ending.on_refused(message)
         elif self.session.judge(envelope):
             handler = self._on_message.get(kind)
             if handler is None:
@@ -155,7 +194,8 @@ class AgentCore:
         self.ledger.say("warning", f"{self.config.broker} sent no evener message: {event.reason}")
 
     def _on_session(self, other: bool) -> None:
-        self._offer_all = True
+        self._offer_all = self.streams.stale = True
+        self.pool.tell_all()
         if other:
             # What another broker sent and nobody started, the new one will send again.
             for attempt in list(self.ledger.waiting):
@@ -167,29 +207,19 @@ class AgentCore:
             self._connected_told = True
             self.ledger.effects.append(Tell({"event": "connected", "broker": self.config.broker}))
 
-    def _on_refused(self, refused: m.Refused) -> None:
-        code = _REFUSED_CODES.get(refused.code)
-        self.session.on_refused()
-        self.ledger.say("error", f"the broker refused this agent: {refused.text}")
-        if code is None:
-            self.session.ask_again()
-            return
-        self.ledger.effects.append(Tell({"event": "error", "code": code, "text": refused.text}))
-        self.pool.kill_all()
-        self.ledger.effects.append(Exit(code))
-
     def _offer(self) -> None:
         if not self.session.is_open:
             return
         held: Sequence[Key] | None = None
-        functions = None
         if self._offer_all:
             held = [*self.ledger.open, *self.session.results_held()]
-            functions = self.pool.functions
-        elif self.pool.changed:
-            functions = self.pool.functions
-        slots = 0 if self.ending.draining else self.handout.ready()
-        self.session.send(m.Offer(slots, self.ending.draining, self.config.queues, functions, held))
+        functions = self.pool.functions if self._offer_all or self.pool.changed else None
+        draining = self.ending.draining or self.care.paused
+        slots = 0 if draining else self.pool.places()
+        wanted = () if functions is None else self.ledger.schedules
+        shares = () if functions is None else self.pool.shares
+        queues = self.config.queues
+        self.session.send(m.Offer(slots, draining, queues, functions, held, wanted, shares))
         self._offer_all = self.pool.changed = False
         if not self.ending.draining:
             # What `evener ls workers` shows of them follows at once, not with the next second.
@@ -198,11 +228,7 @@ class AgentCore:
     def _beat(self) -> None:
         now_ns = self.ledger.now_ns
         self.session.beat_at_ns = now_ns + HEARTBEAT_NS
-        running = [
-            (*slot.handed[0].key, (now_ns - slot.head_since_ns) // MILLISECOND_NS)
-            for slot in self.pool.busy()
-        ]
-        self.session.send(m.Heartbeat(running, self.pool.facts()))
+        self.session.send(m.Heartbeat(running(self.pool.busy(), now_ns), self.pool.news()))
 
     # --- Work from the broker ---------------------------------------------------------------------
 
@@ -218,6 +244,11 @@ class AgentCore:
                 attempt.timeout_ns = item[4] * MILLISECOND_NS
             if item[5]:
                 attempt.deadline_ns = now_ns + item[5] * MILLISECOND_NS
+                attempt.item = *item[:5], attempt.deadline_ns  # as the worker may ask for it
+        for place in run.forward:
+            known = ledger.open.get(run.items[place][:2])
+            if known is not None:
+                known.forward = True
 
     def _on_recall(self, recall: m.Recall) -> None:
         for key in recall.items:
@@ -258,7 +289,7 @@ class AgentCore:
         told: list[Key] = []
         for attempt in started:
             if attempt.wish is Wish.CANCEL:
-                self.stopping.begin(attempt, m.CANCELLED)
+                self.stopping.begin(attempt, m.CANCELLED, slot.lane_of(attempt))
             elif attempt.wish is Wish.RETURN:
                 attempt.started_told = True
                 told.append(attempt.key)
@@ -267,6 +298,13 @@ class AgentCore:
             self.session.send(m.Started(told))
 
     # --- News from workers ------------------------------------------------------------------------
+
+    def _on_ready(self, event: e.Ready) -> None:
+        self.stopping.graces_ms.update(event.graces_ms)
+        self.pool.shares = tuple(event.shares.items())
+        self.handout.units = units_of(event.shares)
+        self.ledger.schedules = event.schedules
+        self.pool.on_ready(event)
 
     def _on_finished(self, event: e.Finished) -> None:
         slot = self.pool.slots[event.slot]
@@ -277,37 +315,6 @@ class AgentCore:
     def _on_dropped(self, event: e.Dropped) -> None:
         self.handout.dropped(self.pool.slots[event.slot], event.last)
 
-    def _on_died(self, event: e.Died) -> None:
-        slot = self.pool.slots[event.slot]
-        handed = self.handout.died(slot)
-        certificate = self._certificate(slot, event) if handed else None
-        ran = ""
-        for attempt in handed:
-            if attempt.sequence > event.started:
-                self.ledger.end(attempt, m.RETURNED)
-            elif attempt.stop_outcome is not None:
-                age_us = (self.ledger.now_ns - slot.head_since_ns) // 1_000
-                self.ledger.end(attempt, attempt.stop_outcome, age_us, certificate)
-            else:
-                ran = f"{attempt.function}[{attempt.key[0].hex()[:8]}]"
-                self.ending.stopped += bool(self.ending.why)
-                self.ledger.end(attempt, m.LOST, 0, certificate)
-        self.pool.on_died(event, ran)
-
-    def _certificate(self, slot: Slot, event: e.Died) -> m.Facts:
-        now_ns = self.ledger.now_ns
-        return {
-            "reason": how_it_ended(event) + (f" ({self.ending.why})" if self.ending.why else ""),
-            "worker": slot.worker,
-            "pid": slot.pid,
-            "exit_code": event.exit_code,
-            "signal": event.signal,
-            "rss_bytes": slot.rss_bytes,
-            "age_ms": (now_ns - slot.spawned_ns) // MILLISECOND_NS,
-            "ran_ms": (now_ns - slot.head_since_ns) // MILLISECOND_NS,
-            "lines": tuple(event.lines),
-        }
-
     # --- Time -------------------------------------------------------------------------------------
 
     def _on_tick(self, event: e.Tick) -> None:
@@ -317,59 +324,33 @@ class AgentCore:
         if self.session.is_open and now_ns >= self.session.beat_at_ns:
             self._beat()
         if self._watch_at_ns is not None and now_ns >= self._watch_at_ns:
-            self._watch(event)
-
-    def _watch(self, event: e.Tick) -> None:
-        """Look at what busy workers run: take back what waits behind, end what is late."""
-        now_ns = self.ledger.now_ns
-        next_ns: int | None = None
-        started: list[Key] = []
-        for slot in self.pool.busy():
-            page = event.pages.get(slot.number)
-            if page is None:
-                continue
-            head = slot.handed[0]
-            age_ns = now_ns - slot.head_since_ns
-            slot.stuck = age_ns > STUCK_NS
-            behind = len(slot.handed) > 1
-            if behind and (slot.stuck or self.session.fenced):
-                self.handout.ask_all_back(slot)
-            if not head.started_told and age_ns > STARTED_NS and page.started >= head.sequence:
-                head.started_told = True
-                started.append(head.key)
-            look_ns = self.stopping.look(slot, page)
-            period_ns = WATCH_BEHIND_NS if behind else WATCH_NS
-            for at_ns in (look_ns, now_ns + period_ns):
-                if at_ns is not None and (next_ns is None or at_ns < next_ns):
-                    next_ns = at_ns
-        self._watch_at_ns = next_ns
-        if started:
-            self.session.send(m.Started(started))
+            self._watch_at_ns = self.watch.look(event)
 
     # --- Proof ------------------------------------------------------------------------------------
 
     def check(self) -> None:
         """Recount everything that is kept twice. Raises AssertionError with the difference."""
         ledger = self.ledger
-        handed = [attempt for slot in self.pool.slots.values() for attempt in slot.handed]
+        self.forwarding.check()
+        handed = [attempt for slot in self.pool.slots.values() for attempt in in_hand(slot)]
         assert all(attempt.state is WAITING for attempt in ledger.waiting)
         assert all(attempt.state is HANDED for attempt in handed)
+        unacked = [attempt for _, batch in self.session.unacked for attempt in batch]
+        assert ledger.result_bytes == sum(a.result_bytes() for a in (*unacked, *ledger.ended))
         keys = [attempt.key for attempt in (*ledger.waiting, *handed)]
         assert len(keys) == len(set(keys)), "an attempt stands twice"
         assert set(keys) == set(ledger.open), set(keys) ^ set(ledger.open)
         for slot in self.pool.slots.values():
             numbers = [attempt.sequence for attempt in slot.handed]
             assert numbers == list(range(slot.first, slot.first + len(numbers))), slot
+            assert slot.taking <= slot.held(), slot
+            check_shared(slot)
             assert slot.in_hand_ns == sum(attempt.estimate_ns for attempt in slot.handed), slot
-            assert slot.in_hand_bytes == sum(
-                len(attempt.item[3]) for attempt in slot.handed if attempt.item is not None
-            )
-            ready = slot.state is SlotState.READY
-            assert self.handout.knows(slot) == ready, slot
-            assert ready or slot.state is SlotState.LEAVING or not slot.handed, slot
+            size = sum(len(a.item[3]) for a in slot.handed if a.item is not None)
+            assert slot.in_hand_bytes == size, slot
+            assert self.handout.knows(slot) == (slot.state is SlotState.READY), slot
+            assert slot.state in MAY_HOLD or not slot.busy, slot
 
     def __repr__(self) -> str:
-        return (
-            f"<AgentCore {self.handout.ready()} of {len(self.pool.slots)} workers ready,"
-            f" {len(self.ledger.open)} attempts, {self.session!r}>"
-        )
+        workers = f"{self.handout.ready()} of {len(self.pool.slots)} workers ready"
+        return f"<AgentCore {workers}, {len(self.ledger.open)} attempts, {self.session!r}>"

@@ -5,10 +5,11 @@ Rules of this file: no decisions. Whatever a worker wrote before its death is to
 
 from __future__ import annotations
 
-import os
 import select
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import groupby
 from typing import Final
 
 import msgpack
@@ -18,12 +19,14 @@ from evener_worker import channel as c
 from evener_worker import effects as f
 from evener_worker import events as e
 from evener_worker.config import AgentConfig
+from evener_worker.deaths import why_not_started
+from evener_worker.dumps import Dumps
 from evener_worker.facts import is_exiting, usage_of
-from evener_worker.output import Lines, Sink
+from evener_worker.logs import Logs
 from evener_worker.process import WorkerProcess
-
-_READ: Final = select.EPOLLIN
-_PIPE_BYTES: Final = 64 * 1_024
+from evener_worker.reloading import Changes
+from evener_worker.slots import index_of
+from evener_worker.terminal import Descriptors, Terminal
 
 
 class Crew:
@@ -35,41 +38,67 @@ class Crew:
         epoll: select.epoll,
         on_fd: dict[int, Callable[[int], None]],
         events: list[e.Event],
+        clock: Callable[[], int],
     ) -> None:
         self._config = config
-        self._epoll = epoll
-        self._on_fd = on_fd
+        self._descriptors = Descriptors(epoll, on_fd)
+        self._terminal = Terminal(self._descriptors)
         self._events = events
+        self.dumps: Final = Dumps(clock, events)
+        self.logs: Final = Logs(clock, events)
+        self.changes: Final = Changes()
         self._processes: dict[int, WorkerProcess] = {}
-        self._sinks = {1: Sink(1), 2: Sink(2)}
-        self._paused: list[tuple[int, Callable[[int], None]]] = []
-        self._waiting_sinks: set[int] = set()
+        # Those that were handed attempts whose clients want to see what they write.
+        self._forwarding: set[int] = set()
 
     # --- Effects ----------------------------------------------------------------------------------
 
     def start(self, effect: f.StartWorker) -> None:
         """Start the process of a slot."""
-        prefix = f"worker-{effect.slot} | ".encode() if self._config.prefix else b""
-        process = WorkerProcess(
-            effect.slot,
-            effect.worker,
-            self._config.app,
-            trusted=self._config.trusted,
-            prefix=prefix,
-        )
+        # Its place, which its successors have too; the number of the slot is of this process alone.
+        index = index_of(effect.worker)
+        prefix = f"worker-{index} | ".encode() if self._config.prefix else b""
+        try:
+            process = WorkerProcess(
+                effect.slot,
+                effect.worker,
+                self._config.app,
+                trusted=self._config.trusted,
+                prefix=prefix,
+                environment={"EVENER_WORKER_ID": str(index)},
+            )
+        except OSError as error:
+            why = why_not_started(error)
+            self._events.append(e.Died(effect.slot, 0, None, None, note=why, spawned=False))
+            return
         self._processes[effect.slot] = process
-        self._watch(process.socket.fileno(), lambda mask: self._on_socket(process, mask))
-        self._watch(process.pidfd, lambda _: self._bury(process))
-        for fd in process.pipes:
-            self._watch(fd, self._pipe_handler(process, fd))
+        self._descriptors.watch(process.socket.fileno(), partial(self._on_socket, process))
+        self._descriptors.watch(process.pidfd, lambda _: self._bury(process))
+        for to, lines in process.pipes.values():
+            log = self.logs.taker(effect.worker, process.pid, to)
+            lines.taker = partial(self._take_lines, effect.slot, to, log)
+        self._terminal.add(process)
         self._events.append(e.Spawned(effect.slot, process.pid))
 
     def hand(self, effect: f.Hand) -> None:
         """Give a worker a batch."""
         process = self._processes.get(effect.slot)
-        if process is not None:
+        if process is None:
+            return
+        forwards = [attempt.forward for attempt in effect.attempts]
+        if True in forwards:
+            self._forwarding.add(effect.slot)
+        if effect.lanes:
+            process.share(effect.first, effect.attempts, effect.lanes)
+        elif True in forwards:
+            first = effect.first
+            for forward, group in groupby(effect.attempts, lambda attempt: attempt.forward):
+                attempts = [*group]
+                process.hand(first, attempts, forward=forward)
+                first += len(attempts)
+        else:
             process.hand(effect.first, effect.attempts)
-            self._expect_room(process)
+        self._expect_room(process)
 
     def take_back(self, effect: f.TakeBack) -> None:
         """Take permits back; how many is told at once."""
@@ -81,13 +110,27 @@ class Crew:
         """Note in the page that an attempt shall end."""
         process = self._processes.get(effect.slot)
         if process is not None:
-            process.flag(effect.sequence, effect.outcome)
+            process.flag(effect.sequence, effect.outcome, effect.lane)
+
+    def take(self, effect: f.Take) -> None:
+        """Tell a worker how many of its values are taken."""
+        process = self._processes.get(effect.slot)
+        if process is not None:
+            process.send(c.Frame(c.VALUES_TAKEN, effect.sequence, body=msgpack.packb(effect.upto)))
+            self._expect_room(process)
 
     def terminate(self, effect: f.Terminate) -> None:
         """SIGTERM to the process."""
         process = self._processes.get(effect.slot)
         if process is not None:
             process.signal(signal.SIGTERM)
+
+    def interrupt(self, effect: f.Interrupt) -> None:
+        """Tell a worker to end one of the attempts that run side by side."""
+        process = self._processes.get(effect.slot)
+        if process is not None:
+            process.send(c.Frame(c.INTERRUPT, effect.sequence))
+            self._expect_room(process)
 
     def kill(self, effect: f.Kill) -> None:
         """SIGKILL to the group."""
@@ -102,16 +145,34 @@ class Crew:
             process.send(c.Frame(c.LEAVE))
             self._expect_room(process)
 
+    def ping(self, effect: f.Ping) -> None:
+        """Ask a worker whether it is there."""
+        process = self._processes.get(effect.slot)
+        if process is not None:
+            process.send(c.Frame(c.PING, effect.number))
+            self._expect_room(process)
+
+    def dump(self, effect: f.Dump) -> None:
+        """Have a worker write its stack."""
+        process = self._processes.get(effect.slot)
+        if process is None:
+            self._events.append(e.Dumped(effect.number, "", "the process has ended", {}))
+        else:
+            self.dumps.ask(effect.number, process)
+
+    def read_log(self, effect: f.ReadLog) -> None:
+        """Look for what workers wrote."""
+        self.logs.ask(effect.number, effect.wanted)
+
     def say(self, text: str) -> None:
         """A line of the agent itself."""
-        self._sinks[2].write(text.encode("utf-8", "backslashreplace") + b"\n")
-        self._expect_sink(2)
+        self._terminal.write(2, text.encode("utf-8", "backslashreplace") + b"\n")
 
     # --- Looking ----------------------------------------------------------------------------------
 
-    def pages(self) -> dict[int, e.Page]:
-        """The page of every living worker."""
-        return {number: process.page_now() for number, process in self._processes.items()}
+    def pages(self, lanes: Mapping[int, Sequence[int]]) -> dict[int, e.Page]:
+        """The page of every living worker, with these of its lanes."""
+        return {n: process.page_now(lanes.get(n, ())) for n, process in self._processes.items()}
 
     def usage(self) -> dict[int, tuple[int, int]]:
         """Memory and processor time of every living worker."""
@@ -128,17 +189,19 @@ class Crew:
         if mask & select.EPOLLOUT:
             process.flush()
             if not process.blocked:
-                self._epoll.modify(process.socket.fileno(), _READ)
+                self._descriptors.expect_room(process.socket.fileno(), expected=False)
         if mask & ~select.EPOLLOUT:
             frames = process.receive()
             if frames is None:
                 # It is dying, or its code closed what is not its own. Without a connection it is of
                 # no use.
-                self._forget(process.socket.fileno())
+                self._descriptors.forget(process.socket.fileno())
                 if not is_exiting(process.pid):
                     process.note = "closed its connection to the agent"
                     process.kill()
             else:
+                if process.number in self._forwarding:
+                    self._terminal.read_before(process)
                 self._tell_frames(process.number, frames)
 
     def _tell_frames(self, slot: int, frames: list[c.Frame]) -> None:
@@ -150,79 +213,62 @@ class Crew:
             if results:
                 self._events.append(e.Finished(slot, results))
                 results = []
-            if frame.kind == c.DROPPED:
+            if frame.kind == c.YIELDED:
+                self._events.append(_yielded(slot, frame))
+            elif frame.kind == c.DROPPED:
                 self._events.append(e.Dropped(slot, frame.sequence))
+            elif frame.kind == c.PONG:
+                self._events.append(e.Ponged(slot, frame.sequence))
+            elif frame.kind == c.FILES:
+                self.changes.add(msgpack.unpackb(frame.body))
             elif frame.kind == c.READY:
+                offered, wanted = msgpack.unpackb(frame.body, use_list=False)
+                schedules = tuple(m.Schedule(*schedule) for schedule in wanted)
                 functions = [
                     (name, None if options is None else m.Options(*options))
-                    for name, options in msgpack.unpackb(frame.body, use_list=False)
+                    for name, options, *_ in offered
                 ]
-                self._events.append(e.Ready(slot, functions))
+                graces = {name: grace for name, _, grace, _ in offered if grace is not None}
+                shares = {name: at_once for name, *_, at_once in offered if at_once is not None}
+                self._events.append(e.Ready(slot, functions, graces, schedules, shares))
             elif frame.kind == c.FAILED_START:
-                self._events.append(e.StartFailed(slot, msgpack.unpackb(frame.body)))
+                text = msgpack.unpackb(frame.body)
+                self._events.append(e.StartFailed(slot, text, bool(self.changes)))
         if results:
             self._events.append(e.Finished(slot, results))
 
     def _expect_room(self, process: WorkerProcess) -> None:
-        if process.blocked and process.socket.fileno() in self._on_fd:
-            self._epoll.modify(process.socket.fileno(), _READ | select.EPOLLOUT)
+        if process.blocked:
+            self._descriptors.expect_room(process.socket.fileno(), expected=True)
 
     # --- The output -------------------------------------------------------------------------------
 
-    def _pipe_handler(self, process: WorkerProcess, fd: int) -> Callable[[int], None]:
-        def on_pipe(mask: int) -> None:
-            to, lines = process.pipes[fd]
-            sink = self._sinks[to]
-            if sink.full:
-                self._forget(fd)
-                self._paused.append((fd, on_pipe))
-                return
-            try:
-                data = os.read(fd, _PIPE_BYTES)
-            except BlockingIOError:
-                return
-            if data:
-                sink.write(lines.feed(data))
-            else:
-                sink.write(lines.end())
-                self._forget(fd)
-            self._expect_sink(to)
-
-        return on_pipe
-
-    def _expect_sink(self, to: int) -> None:
-        if self._sinks[to].queued and to not in self._waiting_sinks:
-            self._waiting_sinks.add(to)
-            self._on_fd[to] = lambda _: self._on_sink(to)
-            self._epoll.register(to, select.EPOLLOUT)
-
-    def _on_sink(self, to: int) -> None:
-        sink = self._sinks[to]
-        sink.flush()
-        if sink.queued:
-            return
-        self._waiting_sinks.discard(to)
-        self._forget(to)
-        paused, self._paused = self._paused, []
-        for fd, handler in paused:
-            self._watch(fd, handler)
+    def _take_lines(
+        self,
+        slot: int,
+        stream: int,
+        log: Callable[[Sequence[tuple[str, str]]], None],
+        lines: Sequence[tuple[str, str]],
+    ) -> None:
+        log(lines)
+        if slot in self._forwarding:
+            self._events.append(e.Printed(slot, stream, [line for line in lines if line[0]]))
 
     # --- The end of a process ---------------------------------------------------------------------
 
     def _bury(self, process: WorkerProcess) -> None:
         del self._processes[process.number]
-        self._forget(process.socket.fileno())
-        self._forget(process.pidfd)
+        self._descriptors.forget(process.socket.fileno())
+        self._descriptors.forget(process.pidfd)
         process.kill()  # whatever it started; its own id is not given to others before `wait`
         frames = process.receive()
         while frames:
             self._tell_frames(process.number, frames)
             frames = process.receive()
-        for fd, (to, lines) in process.pipes.items():
-            self._forget(fd)
-            self._drain(fd, to, lines)
-        self._paused = [(fd, on_pipe) for fd, on_pipe in self._paused if fd not in process.pipes]
-        page = process.page_now()
+        self._terminal.remove(process)
+        self._forwarding.discard(process.number)
+        self.dumps.forget(process)
+        page, lanes = process.page_now(), process.started_on_lanes()
         ended = process.wait()
         process.close()
         self._events.append(
@@ -233,22 +279,9 @@ class Crew:
                 ended["signal"],
                 tuple(process.lines),
                 process.note,
+                lanes=lanes,
             )
         )
-
-    def _drain(self, fd: int, to: int, lines: Lines) -> None:
-        sink = self._sinks[to]
-        # Bounded: a pipe holds 64 KiB, and whoever else still writes to it was killed.
-        for _ in range(16):
-            try:
-                data = os.read(fd, _PIPE_BYTES)
-            except OSError:
-                break
-            if not data:
-                break
-            sink.write(lines.feed(data))
-        sink.write(lines.end())
-        self._expect_sink(to)
 
     def bury_all(self) -> None:
         """Kill what is left, and wait for it: nothing of this agent stays behind."""
@@ -256,15 +289,11 @@ class Crew:
             process.kill()
             process.wait()
             self._bury(process)
-        for sink in self._sinks.values():
-            sink.flush()
+        self._terminal.flush()
 
-    # --- Descriptors ------------------------------------------------------------------------------
 
-    def _watch(self, fd: int, handler: Callable[[int], None]) -> None:
-        self._on_fd[fd] = handler
-        self._epoll.register(fd, _READ)
-
-    def _forget(self, fd: int) -> None:
-        if self._on_fd.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+def _yielded(slot: int, frame: c.Frame) -> e.Yielded:
+    index, more, payload = msgpack.unpackb(frame.body)
+    if type(payload) is int:
+        payload = m.Frames(frame.buffers)
+    return e.Yielded(slot, frame.sequence, index, more, payload)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from evener_wire.messages import Message
 from evener_worker.attempts import Attempt
@@ -33,16 +33,22 @@ class SendResults:
 
 @dataclass(frozen=True, slots=True)
 class Reconnect:
-    """Close the connection to the broker and open a new one."""
+    """Close the connection to the broker and open a new one, which tries within this window."""
+
+    window_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class Hand:
-    """Give a worker these attempts, numbered from `first`, with one permit each."""
+    """Give a worker these attempts, numbered from `first`, with one permit each.
+
+    `lanes`: one for each of them, if they are to run side by side.
+    """
 
     slot: int
     first: int
     attempts: Sequence[Attempt]
+    lanes: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +61,21 @@ class TakeBack:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """Note in the worker's page that attempt `sequence` shall end with `outcome`."""
+    """Note in the worker's page, or on a lane, that attempt `sequence` shall end with `outcome`."""
 
     slot: int
     sequence: int
     outcome: int
+    lane: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Tell a worker that the first `upto` values of attempt `sequence` are taken."""
+
+    slot: int
+    sequence: int
+    upto: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +83,14 @@ class Terminate:
     """SIGTERM to the worker process, which ends the attempt that is flagged."""
 
     slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Tell the worker process to end attempt `sequence`, which is flagged, beside others."""
+
+    slot: int
+    sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +113,30 @@ class Leave:
     """Ask an idle worker to run its stop hooks and end."""
 
     slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLog:
+    """Look for lines of workers. Comes back as `LogRead`, within seconds."""
+
+    number: int
+    wanted: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """Have a worker write its Python stack. Comes back as `Dumped`, within seconds."""
+
+    slot: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Ask a worker whether it is there. Comes back as `Ponged` between two tasks, or never."""
+
+    slot: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +168,15 @@ Effect: TypeAlias = (
     | Hand
     | TakeBack
     | Flag
+    | Take
     | Terminate
+    | Interrupt
     | Kill
     | StartWorker
     | Leave
+    | Dump
+    | ReadLog
+    | Ping
     | Tell
     | Log
     | Exit

@@ -6,13 +6,18 @@ time to finish, then it is killed; results wait a moment to be taken; GOODBYE; e
 
 from __future__ import annotations
 
+from typing import Final
+
 from evener_wire import messages as m
-from evener_worker.effects import Exit
+from evener_wire.limits import MILLISECOND_NS
+from evener_worker.effects import Exit, Tell
 from evener_worker.events import StopAsked
 from evener_worker.ledger import Ledger
 from evener_worker.limits import GOODBYE_NS, SECOND_SIGNAL_NS
 from evener_worker.pool import Pool
 from evener_worker.session import Session
+
+_REFUSED_CODES: Final = {"protocol": 76, "auth": 77, "denied": 77}
 
 
 class Ending:
@@ -47,6 +52,22 @@ class Ending:
         self.stopped = 0  # attempts that ran when it did; the broker says whether they are lost
         self.why = ""  # the agent killed what still ran, for this reason
 
+    def on_refused(self, refused: m.Refused) -> None:
+        """The broker will not have this agent, now or ever."""
+        if refused.code == "retry_after":
+            self._session.on_deferred(refused.wait_ms * MILLISECOND_NS)
+            return
+        code = _REFUSED_CODES.get(refused.code)
+        self._session.on_refused()
+        self._ledger.say("error", f"the broker refused this agent: {refused.text}")
+        if code is None:
+            self._session.ask_again()
+            return
+        told = {"event": "error", "code": code, "text": refused.text}
+        self._ledger.effects.append(Tell(told))
+        self._pool.kill_all()
+        self._ledger.effects.append(Exit(code))
+
     def on_stop_asked(self, event: StopAsked) -> None:
         """A signal, or the end of whoever started the agent."""
         now_ns = self._ledger.now_ns
@@ -68,8 +89,8 @@ class Ending:
         self._kill_at_ns = self._ledger.now_ns + self._drain_ns
         for slot in self._pool.busy():
             # Whatever is still in hand when the answer comes has started.
-            slot.taking = len(slot.handed)
-        running = sum(1 for _ in self._pool.busy())
+            slot.taking = slot.held()
+        running = sum(max(1, len(slot.shared)) for slot in self._pool.busy())
         if not quiet:
             tasks = "1 task" if running == 1 else f"{running:,} tasks"
             limit = f"{self._drain_ns / 1e9:g} s"
@@ -85,6 +106,17 @@ class Ending:
         self._kill_at_ns = None
         self._pool.kill_all()
 
+    def _kill_busy(self) -> None:
+        """The drain time is over. Who runs stop hooks by now has a limit of its own."""
+        self._kill_at_ns = None
+        seconds = f"{self._drain_ns / 1e9:g}"
+        self.why = f"the agent stopped, and it ran on for {seconds} s"
+        busy = [*self._pool.busy()]
+        if busy:
+            self._ledger.say("warning", f"still running after {seconds} s: killed")
+        for slot in busy:
+            self._pool.kill(slot)
+
     def proceed(self) -> None:
         """At the end of each step while draining: whatever can happen next."""
         now_ns = self._ledger.now_ns
@@ -92,9 +124,7 @@ class Ending:
             return
         self._pool.leave_idle()
         if self._kill_at_ns is not None and now_ns >= self._kill_at_ns:
-            seconds = f"{self._drain_ns / 1e9:g}"
-            self._ledger.say("warning", f"still running after {seconds} s: killed")
-            self._kill(f"the agent stopped, and it ran on for {seconds} s")
+            self._kill_busy()
         if not self._pool.gone() or self._ledger.open:
             return
         if self._empty_ns is None:

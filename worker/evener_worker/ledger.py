@@ -6,6 +6,7 @@ Rules of this file: tables and sums, no decisions. An attempt changes its state 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from evener_wire import messages as m
 from evener_worker.attempts import (
@@ -26,7 +27,17 @@ from evener_worker.limits import LOG_ENTRIES_MAX
 class Ledger:
     """Caller: the core and its parts, within one step."""
 
-    __slots__ = ("counts", "effects", "ended", "log", "now_ns", "open", "waiting")
+    __slots__ = (
+        "counts",
+        "effects",
+        "ended",
+        "log",
+        "now_ns",
+        "open",
+        "result_bytes",
+        "schedules",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         self.now_ns = 0
@@ -36,6 +47,10 @@ class Ledger:
         self.waiting: deque[Attempt] = deque()
         # Attempts that ended since the last RESULT was sent.
         self.ended: list[Attempt] = []
+        # What all results take that the broker has not acknowledged.
+        self.result_bytes = 0
+        # When the broker is to run functions by itself: what the worker said that came last.
+        self.schedules: Sequence[m.Schedule] = ()
         self.counts = [0] * len(m.OUTCOMES)
         self.log: deque[tuple[int, Key, State]] = deque(maxlen=LOG_ENTRIES_MAX)
 
@@ -67,7 +82,13 @@ class Ledger:
         attempt.item = None
         attempt.wish = None
         self.counts[outcome] += 1
+        self.result_bytes += attempt.result_bytes()
         self.ended.append(attempt)
+
+    def taken(self, attempt: Attempt) -> None:
+        """The broker has its result."""
+        self.move(attempt, GONE)
+        self.result_bytes -= attempt.result_bytes()
 
     def forget(self, attempt: Attempt) -> None:
         """An attempt that nobody waits for, and that never starts, disappears."""

@@ -14,8 +14,16 @@ import zmq
 
 from evener_wire import codec
 from evener_wire import messages as m
+from evener_wire.backoff import retry_interval_ns
 from evener_wire.errors import PeerError, UsageError
-from evener_wire.limits import FRAME_BYTES_MAX, FRAMES_MAX, INLINE_BYTES_MAX
+from evener_wire.limits import (
+    FRAME_BYTES_MAX,
+    FRAMES_MAX,
+    INLINE_BYTES_MAX,
+    MILLISECOND_NS,
+    RECONNECT_MAX_NS,
+    RECONNECT_MIN_NS,
+)
 from evener_worker.effects import Send, SendResults
 from evener_worker.events import Event, Malformed, Received
 from evener_worker.limits import RECEIVE_MESSAGES_MAX
@@ -31,23 +39,31 @@ _EVENTS: Final = int(zmq.EVENTS)
 
 
 class Link:
-    """Caller: the agent's loop."""
+    """Caller: the agent's loop. A `context` that is handed in stays its owner's to end."""
 
-    def __init__(self, address: str, rng: random.Random) -> None:
+    def __init__(
+        self,
+        address: str,
+        rng: random.Random,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
         self._address = address
         self._rng = rng
-        self._context = zmq.Context(io_threads=1)
-        self._socket = self._open()
+        self._owns_context = context is None
+        self._context = context or zmq.Context(io_threads=1)
+        self._socket = self._open(RECONNECT_MAX_NS)
         self._unwritable = False
 
-    def _open(self) -> zmq.Socket[bytes]:
+    def _open(self, window_ns: int) -> zmq.Socket[bytes]:
         dealer = self._context.socket(zmq.DEALER)
         dealer.setsockopt(zmq.LINGER, 0)
         dealer.setsockopt(zmq.IMMEDIATE, 1)  # nothing queues for a broker that comes later
         dealer.setsockopt(zmq.SNDHWM, 100_000)
         dealer.setsockopt(zmq.RCVHWM, 100_000)
         dealer.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
-        dealer.setsockopt(zmq.RECONNECT_IVL, self._rng.randint(100, 500))
+        interval_ns = retry_interval_ns(window_ns, RECONNECT_MIN_NS, self._rng)
+        dealer.setsockopt(zmq.RECONNECT_IVL, interval_ns // MILLISECOND_NS)
+        dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 0)  # anything else turns the jitter off
         dealer.setsockopt(zmq.CONNECT_TIMEOUT, 5_000)
         dealer.setsockopt(zmq.TCP_KEEPALIVE, 1)
         dealer.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 30)
@@ -65,16 +81,17 @@ class Link:
         self.fd: int = int(dealer.getsockopt(zmq.FD))
         return dealer
 
-    def reopen(self) -> None:
-        """Close the connection and make a new one."""
+    def reopen(self, window_ns: int) -> None:
+        """Close the connection and make a new one, which tries again within this window."""
         self._socket.close(linger=0)
-        self._socket = self._open()
+        self._socket = self._open(window_ns)
         self._unwritable = False
 
     def close(self, linger_ms: int) -> None:
         """Close; what was sent last has `linger_ms` to leave."""
         self._socket.close(linger=linger_ms)
-        self._context.term()
+        if self._owns_context:
+            self._context.term()
 
     # --- Receiving --------------------------------------------------------------------------------
 

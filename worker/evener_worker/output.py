@@ -10,9 +10,11 @@ import os
 import re
 import select
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from evener_worker.limits import LINE_BYTES_MAX, LINE_CHARS_KEPT, LINES_KEPT, OUTPUT_BYTES_MAX
+from evener_worker.marking import BEGINS, BEGUN, ENDS, MARK, MARKS
 
 # A pipe that polls as writable takes this much without blocking.
 _PART_BYTES: Final = select.PIPE_BUF
@@ -71,33 +73,75 @@ class Sink:
 class Lines:
     """One output of one worker: bytes in, whole lines with a prefix out."""
 
-    __slots__ = ("_kept", "_partial", "_prefix")
+    __slots__ = ("_begun", "_kept", "_partial", "_prefix", "_scope", "_task", "_whose", "taker")
 
     def __init__(self, prefix: bytes, kept: deque[str]) -> None:
         self._prefix = prefix
         self._partial = b""
         self._kept = kept
+        # The task that the marks name at this point, and where the line began; a mark so far.
+        self._task = self._whose = b""
+        # The task that all is of which no mark names one for.
+        self._scope = b""
+        self._begun = b""
+        self.taker: Callable[[Sequence[tuple[str, str]]], None] | None = None
+        """Gets each line, as text without colours, with the task that wrote it if that is known."""
 
     def feed(self, data: bytes) -> bytes:
         """What to show of these bytes."""
-        lines = (self._partial + data).split(b"\n")
-        self._partial = lines.pop()
-        while len(self._partial) > LINE_BYTES_MAX:
-            lines.append(self._partial[:LINE_BYTES_MAX])
-            self._partial = self._partial[LINE_BYTES_MAX:]
+        lines: list[tuple[bytes, bytes]] = []
+        if MARK not in data and not self._begun:
+            self._split(data, lines)
+            return self._shown(lines)
+        # Texts, and between them what a mark names.
+        parts = MARKS.split(self._begun + data)
+        begun = BEGUN.search(parts[-1])
+        self._begun = begun[0] if begun else b""
+        parts[-1] = parts[-1].removesuffix(self._begun)
+        for index, part in enumerate(parts):
+            if index % 2:
+                self._mark(part or b"", lines)
+            else:
+                self._split(part, lines)
         return self._shown(lines)
+
+    def _mark(self, mark: bytes, lines: list[tuple[bytes, bytes]]) -> None:
+        if mark == ENDS or mark.endswith(BEGINS):
+            # No line is of two of them.
+            if self._partial:
+                lines.append((self._whose, self._partial))
+                self._partial = b""
+            self._scope = mark[:-1]
+        self._task = self._scope if mark[-1:] in (b"", BEGINS, ENDS) else mark
+
+    def _split(self, data: bytes, lines: list[tuple[bytes, bytes]]) -> None:
+        if not data:
+            return
+        if not self._partial:
+            self._whose = self._task
+        whole = (self._partial + data).split(b"\n")
+        self._partial = whole.pop()
+        for line in whole:
+            lines.append((self._whose, line))
+            self._whose = self._task
+        while len(self._partial) > LINE_BYTES_MAX:
+            lines.append((self._whose, self._partial[:LINE_BYTES_MAX]))
+            self._partial = self._partial[LINE_BYTES_MAX:]
 
     def end(self) -> bytes:
         """What is left, when no more will come."""
-        lines = [self._partial] if self._partial else []
-        self._partial = b""
+        left = self._partial + self._begun
+        lines = [(self._whose, left)] if left else []
+        self._partial = self._begun = b""
         return self._shown(lines)
 
-    def _shown(self, lines: list[bytes]) -> bytes:
-        for line in lines[-LINES_KEPT:]:
-            self._kept.append(plain(line))
+    def _shown(self, lines: list[tuple[bytes, bytes]]) -> bytes:
+        for _, line in lines[-LINES_KEPT:]:
+            self._kept.append(plain(line)[:LINE_CHARS_KEPT])
+        if self.taker is not None and lines:
+            self.taker([(task.decode(), plain(line)) for task, line in lines])
         prefix = self._prefix
-        return b"".join([prefix + harmless(line) + b"\n" for line in lines])
+        return b"".join([prefix + harmless(line) + b"\n" for _, line in lines])
 
 
 def kept_lines() -> deque[str]:
@@ -114,6 +158,5 @@ def harmless(line: bytes) -> bytes:
 
 
 def plain(line: bytes) -> str:
-    """As text for a record: no colours, bounded."""
-    text = _STEERING.sub(b"", line.rstrip(b"\r").rpartition(b"\r")[2]).decode("utf-8", "replace")
-    return text[:LINE_CHARS_KEPT]
+    """As text for a record: no colours."""
+    return _STEERING.sub(b"", line.rstrip(b"\r").rpartition(b"\r")[2]).decode("utf-8", "replace")

@@ -14,15 +14,17 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Final
 
 from evener_wire.messages import Buffer
 from evener_worker import page as p
 from evener_worker.attempts import Attempt
-from evener_worker.channel import RUN, Frame, FrameReader, head_of, pack_items
+from evener_worker.channel import RUN, SHARE, Frame, FrameReader, head_of, pack_items
 from evener_worker.events import Page
 from evener_worker.limits import RECEIVE_BYTES_MAX
 from evener_worker.output import Lines, kept_lines
+from evener_worker.stack import StackFile
 
 # One thread per worker in libraries that would start one per CPU: there is one worker per CPU.
 _SINGLE_THREADED: Final = (
@@ -34,14 +36,22 @@ _SINGLE_THREADED: Final = (
 )
 
 
-def worker_environment(number: int, worker: str) -> dict[str, str]:
+def worker_environment(number: int) -> dict[str, str]:
     """The environment of a worker process; what the user set stays."""
     environment = dict.fromkeys(_SINGLE_THREADED, "1") | dict(os.environ)
     return environment | {
         "PYTHONUNBUFFERED": "1",
         "EVENER_WORKER_ID": str(number),
-        "EVENER_WORKER_NAME": worker,
     }
+
+
+def _end(popen: subprocess.Popen[bytes]) -> None:
+    """End a process that nobody can watch."""
+    popen.kill()
+    popen.wait()
+    for stream in (popen.stdout, popen.stderr):
+        assert stream is not None
+        stream.close()
 
 
 class WorkerProcess:
@@ -52,6 +62,7 @@ class WorkerProcess:
         "_permits_fd",
         "_popen",
         "_reader",
+        "_reports",
         "lines",
         "note",
         "number",
@@ -60,20 +71,37 @@ class WorkerProcess:
         "pidfd",
         "pipes",
         "socket",
+        "stack",
     )
 
     def __init__(
-        self, number: int, worker: str, target: str, *, trusted: bool, prefix: bytes
+        self,
+        number: int,
+        worker: str,
+        target: str,
+        *,
+        trusted: bool,
+        prefix: bytes,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.number: Final = number
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        page_fd = p.create_page()
-        self._permits_fd = p.create_permits()
-        self.page = p.map_page(page_fd)
-        passed = (theirs.fileno(), page_fd, self._permits_fd)
-        arguments = [*map(str, passed), str(os.getpid()), str(int(trusted)), worker, target]
-        try:
+        # What is opened is closed again where the next step fails: no process, no descriptor or no
+        # memory to be had.
+        with ExitStack() as passed_on, ExitStack() as undo:
+            ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            passed_on.callback(theirs.close)
+            ours.setblocking(False)
+            page_fd = p.create_page()
+            passed_on.callback(os.close, page_fd)
+            self._permits_fd = p.create_permits()
+            undo.callback(os.close, self._permits_fd)
+            self.page = p.map_page(page_fd)
+            undo.callback(self.page.release)
+            self.stack: Final = StackFile()
+            undo.callback(self.stack.close)
+            passed = (theirs.fileno(), page_fd, self._permits_fd, self.stack.fd)
+            arguments = [*map(str, passed), str(os.getpid()), str(int(trusted)), worker, target]
             self._popen = subprocess.Popen(
                 [sys.executable, "-m", "evener_worker.runner", *arguments],
                 stdin=subprocess.DEVNULL,
@@ -82,13 +110,13 @@ class WorkerProcess:
                 bufsize=0,
                 pass_fds=passed,
                 process_group=0,
-                env=worker_environment(number, worker),
+                env=worker_environment(number) | dict(environment or {}),
             )
-        finally:
-            theirs.close()
-            os.close(page_fd)
+            undo.callback(_end, self._popen)
+            self.pidfd: Final = os.pidfd_open(self._popen.pid)
+            undo.pop_all()
+        self._reports = {0: 0}  # by lane: the last one that was told
         self.pid: Final = self._popen.pid
-        self.pidfd: Final = os.pidfd_open(self.pid)
         self.socket: Final = ours
         self._reader = FrameReader()
         self._outgoing: deque[memoryview] = deque()
@@ -106,12 +134,21 @@ class WorkerProcess:
 
     # --- To the worker ----------------------------------------------------------------------------
 
-    def hand(self, first: int, attempts: Sequence[Attempt]) -> None:
-        """Send a batch, and as many permits."""
+    def hand(self, first: int, attempts: Sequence[Attempt], *, forward: bool = False) -> None:
+        """Send a batch, and as many permits. `forward`: its client wants to see what it writes."""
         body, buffers = pack_items([attempt.item for attempt in attempts])
         # Permits first: the worker may be quicker than the next line.
         os.eventfd_write(self._permits_fd, len(attempts))
-        self.send(Frame(RUN, first, body=body, buffers=buffers))
+        self.send(Frame(RUN, first, int(forward), body=body, buffers=buffers))
+
+    def share(self, first: int, attempts: Sequence[Attempt], lanes: Sequence[int]) -> None:
+        """Send attempts that run side by side, and as many permits."""
+        for lane in lanes:
+            self._reports.setdefault(lane, 0)
+        pairs = zip(lanes, attempts, strict=True)
+        body, buffers = pack_items([(lane, *(it.item or ())) for lane, it in pairs])
+        os.eventfd_write(self._permits_fd, len(attempts))
+        self.send(Frame(SHARE, first, body=body, buffers=buffers))
 
     def take_back(self, most: int) -> int:
         """Take back up to `most` permits; how many there were."""
@@ -195,14 +232,32 @@ class WorkerProcess:
                 break
         return frames
 
-    def page_now(self) -> Page:
-        """What the worker noted in its page."""
-        return Page(self.page[p.STARTED], self.page[p.STARTED_NS])
+    def page_now(self, lanes: Sequence[int] = ()) -> Page:
+        """What the worker noted in its page, and on these lanes; a report only when it is news."""
+        page = self._page_of(0)
+        if lanes:
+            return page._replace(lanes={lane: self._page_of(lane) for lane in lanes})
+        return page
 
-    def flag(self, sequence: int, outcome: int) -> None:
+    def _page_of(self, lane: int) -> Page:
+        page = p.lane(self.page, lane) if lane else self.page
+        report = None
+        cell = page[p.REPORT]
+        if cell != self._reports[lane]:
+            report = p.read_report(page, cell)
+            if report is not None:
+                self._reports[lane] = cell
+        return Page(page[p.STARTED], page[p.STARTED_NS], report)
+
+    def started_on_lanes(self) -> dict[int, int]:
+        """The number of the attempt that was started last on each lane that was ever used."""
+        return {lane: p.lane(self.page, lane)[p.STARTED] for lane in self._reports if lane}
+
+    def flag(self, sequence: int, outcome: int, lane: int = 0) -> None:
         """Note that attempt `sequence` shall end."""
-        self.page[p.STOP_OUTCOME] = outcome
-        self.page[p.STOP] = sequence
+        page = p.lane(self.page, lane) if lane else self.page
+        page[p.STOP_OUTCOME] = outcome
+        page[p.STOP] = sequence
 
     # --- The end ----------------------------------------------------------------------------------
 
@@ -214,8 +269,10 @@ class WorkerProcess:
     def close(self) -> None:
         """Close everything that connected it with the agent."""
         self.socket.close()
+        self.page.release()  # it holds a descriptor, and this object may be part of a cycle
         os.close(self.pidfd)
         os.close(self._permits_fd)
+        self.stack.close()
         for stream in (self._popen.stdout, self._popen.stderr):
             assert stream is not None
             stream.close()

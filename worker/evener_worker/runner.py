@@ -14,23 +14,45 @@ _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
 _EX_SOFTWARE = 70
 
+LOCAL = "~local"
+"""In place of an app: the worker belongs to a pool in a program, which sends it a class."""
+
 
 def main(argv: list[str]) -> int:
-    """`argv`: fds of socket, page and permits, pid of the agent, trusted, worker name, app."""
-    socket_fd, page_fd, permits_fd, agent_pid = (int(text) for text in argv[1:5])
-    trusted, worker, target = argv[5] == "1", argv[6], argv[7]
+    """`argv`: fds of socket, page, permits, stack; pid of the agent, trusted, worker name, app."""
+    socket_fd, page_fd, permits_fd, stack_fd, agent_pid = (int(text) for text in argv[1:6])
+    trusted, worker, target = argv[6] == "1", argv[7], argv[8]
     _die_with(agent_pid)
-    for fd in (socket_fd, page_fd, permits_fd):
+    for fd in (socket_fd, page_fd, permits_fd, stack_fd):
         os.set_inheritable(fd, False)  # what user code starts must not hold the agent's ends
     _prepare_output()
 
+    from evener import whoami
+
+    whoami.become_worker(_number_of(worker), worker)
+
+    from evener_worker import stack
+
+    stack.listen(stack_fd)  # from here on `evener stack` sees where it hangs, imports included
+    if target == LOCAL:
+        from evener_worker.local.inside import serve
+
+        return serve(socket_fd, worker)
+    from evener_worker.marking import mark_output
     from evener_worker.runner_loop import Runner  # after the guard above, because it takes a while
 
     runner = Runner(socket_fd, page_fd, permits_fd, trusted=trusted, worker=worker)
+    runner.scope.enter(mark_output(runner.running_task))
     if not runner.load(target):
         return 1
     runner.serve()
     return 0
+
+
+def _number_of(worker: str) -> int:
+    """The place of a worker on its host: 3 of `node-1:3`."""
+    number = worker.rpartition(":")[2]
+    return int(number if number.isdecimal() else os.environ.get("EVENER_WORKER_ID", "1"))
 
 
 def _die_with(agent_pid: int) -> None:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from evener.wakeups import Hangup, Meaning, signal_pipe
 from evener_wire.limits import SECOND_NS
 from evener_worker import effects as f
 from evener_worker import events as e
@@ -25,15 +26,18 @@ from evener_worker.config import AgentConfig
 from evener_worker.core import AgentCore
 from evener_worker.crew import Crew
 from evener_worker.facts import host_facts
+from evener_worker.reloading import TELL_VARIABLE
+from evener_worker.titles import show_agent
 
 if TYPE_CHECKING:
     from evener_worker.link import Link
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
-_SIGNALS: Final = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_SIGNALS: Final = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 _READ: Final = select.EPOLLIN
 _GC_THRESHOLD: Final = 50_000
 _GOODBYE_LINGER_MS: Final = 500
+_FILES_NAMED: Final = 3
 
 
 Line = Callable[[str, str], str]
@@ -49,6 +53,9 @@ def serve(config: AgentConfig, line: Line = _bare) -> int:
     config = config.settled()
     # The loop makes no reference cycles per task; looking for them often costs more than it finds.
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
+    show_agent(config.name)
+    if config.reload:
+        os.environ[TELL_VARIABLE] = "1"
     with contextlib.ExitStack() as stack:
         return Agent(config, stack, line).run()
 
@@ -71,12 +78,13 @@ class Agent:
         self._on_fd: dict[int, Callable[[int], None]] = {}
         self._events: list[e.Event] = []
         self._rng = random.Random()  # jitter only; seeded by the system
-        self._crew = Crew(config, self._epoll, self._on_fd, self._events)
+        self._crew = Crew(config, self._epoll, self._on_fd, self._events, now)
         stack.callback(self._crew.bury_all)
         self._core = AgentCore(config, os.urandom(16), self._rng, host_facts())
         self._link: Link | None = None
         self._exit_code: int | None = None
         self._measure_at_ns = 0
+        self._hangup = Hangup()
         self._install_signals(stack)
         if config.lifeline_fd is not None:
             self._watch(config.lifeline_fd, self._on_lifeline)
@@ -87,10 +95,15 @@ class Agent:
             f.Hand: self._crew.hand,
             f.TakeBack: self._crew.take_back,
             f.Flag: self._crew.flag,
+            f.Take: self._crew.take,
             f.Terminate: self._crew.terminate,
+            f.Interrupt: self._crew.interrupt,
             f.Kill: self._crew.kill,
             f.StartWorker: self._crew.start,
             f.Leave: self._crew.leave,
+            f.Dump: self._crew.dump,
+            f.ReadLog: self._crew.read_log,
+            f.Ping: self._crew.ping,
             f.Tell: self._tell,
             f.Log: self._log,
             f.Exit: self._exit,
@@ -122,10 +135,15 @@ class Agent:
                 handler(mask)
         if readable or self._look(link):
             link.receive(self._events)
+        self._crew.dumps.look()
+        self._crew.logs.look()
         now_ns = now()
+        if self._config.reload and (changed := self._crew.changes.look(now_ns)):
+            names = ", ".join(os.path.basename(file) for file in changed[:_FILES_NAMED])
+            self._events.append(e.RestartAsked(f"changed: {names}"))
         wake_at = self._core.wake_at()
         if wake_at is not None and wake_at <= now_ns:
-            self._events.append(e.Tick(self._crew.pages()))
+            self._events.append(e.Tick(self._crew.pages(self._core.pool.lanes())))
         if now_ns >= self._measure_at_ns:
             self._measure_at_ns = now_ns + SECOND_NS
             self._events.append(e.Measured(self._crew.usage()))
@@ -154,6 +172,11 @@ class Agent:
     def _timeout(self) -> float:
         wake_at = self._core.wake_at()
         at_ns = self._measure_at_ns if wake_at is None else min(wake_at, self._measure_at_ns)
+        dump_at = self._crew.dumps.next_at()
+        logs_at = self._crew.logs.next_at()
+        at_ns = min(at for at in (at_ns, dump_at, logs_at) if at is not None)
+        if self._config.reload:
+            at_ns = min(at_ns, self._crew.changes.next_at())
         return max(0.0, (at_ns - now()) / 1e9)
 
     def _watch(self, fd: int, handler: Callable[[int], None]) -> None:
@@ -163,21 +186,17 @@ class Agent:
     # --- Signals and the parent -------------------------------------------------------------------
 
     def _install_signals(self, stack: contextlib.ExitStack) -> None:
-        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        stack.callback(os.close, reader)
-        stack.callback(os.close, writer)
-        stack.callback(
-            signal.set_wakeup_fd, signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        )
-        for number in _SIGNALS:
-            stack.callback(signal.signal, number, signal.signal(number, _ignore))
+        reader = stack.enter_context(signal_pipe(_SIGNALS))
         self._watch(reader, lambda _: self._on_signals(os.read(reader, 64)))
 
     def _on_signals(self, numbers: bytes) -> None:
         for number in numbers:
-            code = _SIGNALS.get(signal.Signals(number))
-            if code is not None:
-                self._events.append(e.StopAsked(signal.Signals(number).name, code))
+            name, code = signal.Signals(number).name, _SIGNALS.get(signal.Signals(number))
+            means = self._hangup.means() if number == signal.SIGHUP else Meaning.STOP
+            if means is Meaning.RELOAD:
+                self._events.append(e.RestartAsked(name))
+            elif means is Meaning.STOP and code is not None:
+                self._events.append(e.StopAsked(name, code))
 
     def _on_lifeline(self, mask: int) -> None:
         fd = self._config.lifeline_fd
@@ -203,7 +222,7 @@ class Agent:
         assert self._link is not None
         self._epoll.unregister(self._link.fd)
         del self._on_fd[self._link.fd]
-        self._link.reopen()
+        self._link.reopen(effect.window_ns)
         self._watch(self._link.fd, _nothing)
 
     def _tell(self, effect: f.Tell) -> None:
@@ -223,10 +242,6 @@ class Agent:
 
 def _nothing(mask: int) -> None:
     """The turn looks at the link anyway."""
-
-
-def _ignore(number: int, frame: object) -> None:
-    """Python's own handler wrote the number to the wakeup descriptor already."""
 
 
 def main(argv: list[str]) -> int:

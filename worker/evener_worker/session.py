@@ -6,12 +6,14 @@ in `core.py`. Trust in the transport: it may drop, repeat and reorder.
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from evener_wire import messages as m
+from evener_wire.backoff import Backoff, Patience, a_little_later
 from evener_wire.limits import (
     BATCH_BYTES_TARGET,
     BATCH_ITEMS_MAX,
@@ -19,15 +21,18 @@ from evener_wire.limits import (
     HEARTBEAT_NS,
     PROTOCOL_MAX,
     PROTOCOL_MIN,
+    RECONNECT_AGENT_MAX_NS,
+    RECONNECT_MAX_NS,
+    REFUSED_AGAIN_MAX_NS,
     SELF_FENCE_NS,
     SILENCE_NS,
 )
 from evener_wire.session import Sequence as Numbering
 from evener_wire.session import Verdict
-from evener_worker.attempts import GONE, Attempt
+from evener_worker.attempts import Attempt
 from evener_worker.effects import Reconnect, Send, SendResults
 from evener_worker.ledger import Ledger
-from evener_worker.limits import HELLO_AGAIN_NS, REFUSED_AGAIN_NS
+from evener_worker.limits import HELLO_AGAIN_NS
 
 if TYPE_CHECKING:
     from evener_wire.codec import Envelope
@@ -58,7 +63,10 @@ class Session:
         "_lost_ns",
         "_name",
         "_numbering",
+        "_patience",
         "_quiet_until_ns",
+        "_reconnects",
+        "_rng",
         "_told_silent",
         "beat_at_ns",
         "broker",
@@ -70,18 +78,27 @@ class Session:
     )
 
     def __init__(
-        self, ledger: Ledger, instance: bytes, name: str, address: str, facts: m.Facts
+        self,
+        ledger: Ledger,
+        instance: bytes,
+        name: str,
+        address: str,
+        facts: m.Facts,
+        rng: random.Random,
     ) -> None:
         self._ledger = ledger
+        self._rng = rng
         self._instance = instance
         self._name = name
         self._address = address
         self._facts = facts
         self._numbering: Numbering | None = None
         self._hello_at_ns = 0
+        self._patience = Patience(HELLO_AGAIN_NS, SILENCE_NS)
         self._lost_ns = 0
         self._told_silent = False
         self._quiet_until_ns = 0  # after a refusal
+        self._reconnects = Backoff(RECONNECT_MAX_NS, RECONNECT_AGENT_MAX_NS, rng)
         self._confirmed = False  # the broker has told what it makes of what we hold
         self.phase = Phase.CLOSED
         self.broker = NO_BROKER
@@ -105,7 +122,7 @@ class Session:
     def _hello(self) -> None:
         self.phase = Phase.GREETED
         self._numbering = None
-        self._hello_at_ns = self._ledger.now_ns + HELLO_AGAIN_NS
+        self._hello_at_ns = self._patience.asked(self._ledger.now_ns)
         hello = m.Hello(
             PROTOCOL_MIN,
             PROTOCOL_MAX,
@@ -150,7 +167,7 @@ class Session:
                     f" (tried for {waited} s); still trying",
                 )
             self.heard_ns = now_ns
-            self._ledger.effects.append(Reconnect())
+            self._ledger.effects.append(Reconnect(self._reconnects.failed()))
             self._hello()
         elif self.phase is not Phase.OPEN and now_ns >= self._hello_at_ns:
             self._hello()
@@ -207,6 +224,7 @@ class Session:
                 again = "restarted" if welcome.broker != self.broker else "is back"
                 self._ledger.say("info", f"the broker {again} after {gap:.1f} s")
         other = welcome.broker != self.broker
+        self._reconnects.reset()
         self._told_silent = False
         self._numbering = numbering
         self._confirmed = False
@@ -226,15 +244,27 @@ class Session:
         self._numbering = None
 
     def ask_again(self) -> None:
-        """After a refusal that may pass: ask again, much later."""
+        """After a refusal that may pass: ask again, much later, and not all at the same time."""
         self.phase = Phase.CUT
-        self._quiet_until_ns = self._hello_at_ns = self._ledger.now_ns + REFUSED_AGAIN_NS
+        wait_ns = REFUSED_AGAIN_MAX_NS + self._rng.randrange(REFUSED_AGAIN_MAX_NS)
+        self._quiet_until_ns = self._hello_at_ns = self._ledger.now_ns + wait_ns
+
+    def on_deferred(self, wait_ns: int) -> None:
+        """Many say HELLO at this moment: again on this connection, when the broker said.
+
+        Within a session that answers a HELLO that was repeated too early: the session stands.
+        """
+        if self.phase is not Phase.GREETED:
+            self.dropped += 1
+            return
+        self.heard_ns = self._ledger.now_ns
+        self._hello_at_ns = self.heard_ns + a_little_later(wait_ns, self._rng)
 
     def on_ack(self, upto: int) -> None:
         """The broker took the results in messages up to this number."""
         while self.unacked and self.unacked[0][0] <= upto:
             for attempt in self.unacked.popleft()[1]:
-                self._ledger.move(attempt, GONE)
+                self._ledger.taken(attempt)
 
     # --- Sending ----------------------------------------------------------------------------------
 
@@ -275,6 +305,11 @@ class Session:
         """Keys of all attempts that ended and whose results the broker has not taken."""
         told = [attempt.key for _, batch in self.unacked for attempt in batch]
         return told + [attempt.key for attempt in self._ledger.ended]
+
+    @property
+    def number(self) -> int:
+        """The number of this session, drawn by the broker; 0 while there is none."""
+        return 0 if self._numbering is None else self._numbering.session
 
     @property
     def is_open(self) -> bool:

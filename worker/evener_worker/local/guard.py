@@ -1,0 +1,106 @@
+"""A small process that ends what workers started when the program dies without a word.
+
+The kernel kills a worker when its program ends, but not what the worker started. The guard is told
+the process groups of the workers; when the program is gone it kills those groups, and ends. It has
+a session of its own: neither Ctrl-C nor the end of the terminal reaches it.
+
+Rules of this file: nothing depends on the guard; without it only a worker's own children may stay.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import Final
+
+# Isolated and without site-packages, so that it starts in a few milliseconds. It watches the
+# program by a pidfd: forks of the program may hold the pipe open.
+_PROGRAM: Final = """
+import os, select, signal, sys
+program = int(sys.argv[1])
+groups, rest = set(), b""
+def note(data):
+    global rest
+    *lines, rest = (rest + data).split(b"\\n")
+    for line in lines:
+        (groups.add if line[:1] == b"+" else groups.discard)(int(line[1:]))
+poll = select.poll()
+poll.register(0, select.POLLIN)
+try:
+    poll.register(os.pidfd_open(program), select.POLLIN)
+except OSError:
+    pass
+while os.getppid() == program:
+    ready = dict(poll.poll())
+    if 0 not in ready:
+        break
+    data = os.read(0, 65536)
+    if not data:
+        break
+    note(data)
+os.set_blocking(0, False)  # what the program said last, though it died before this one ran
+try:
+    while data := os.read(0, 65536):
+        note(data)
+except BlockingIOError:
+    pass
+for group in groups:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except OSError:
+        pass
+"""
+
+
+class Guard:
+    """The program's end. Caller: the pool's loop."""
+
+    __slots__ = ("_pipe", "_process")
+
+    def __init__(self) -> None:
+        theirs, self._pipe = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._pipe, False)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _PROGRAM, str(os.getpid())],
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+            )
+        except BaseException:
+            os.close(self._pipe)
+            raise
+        finally:
+            os.close(theirs)
+
+    @property
+    def pid(self) -> int:
+        """Of the guard."""
+        return self._process.pid
+
+    def hold(self, group: int) -> None:
+        """From now on this process group ends with the program."""
+        self._write(b"+%d\n" % group)
+
+    def release(self, group: int) -> None:
+        """Nothing is left in this group."""
+        self._write(b"-%d\n" % group)
+
+    def _write(self, line: bytes) -> None:
+        try:
+            os.write(self._pipe, line)  # shorter than PIPE_BUF: whole or not at all
+        except (BrokenPipeError, BlockingIOError):  # somebody killed or stopped the guard
+            return
+
+    def close(self) -> None:
+        """It is not needed any more."""
+        os.close(self._pipe)
+        try:
+            self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
