@@ -13,8 +13,10 @@ from evener.version import __version__
 
 if TYPE_CHECKING:
     from evener.app import App
-    from evener.client import Client, gather
+    from evener.children import StartError
+    from evener.client import Client
     from evener.cluster import LocalCluster
+    from evener.config.errors import ConfigError
     from evener.errors import (
         BadArguments,
         BrokerRefused,
@@ -29,16 +31,26 @@ if TYPE_CHECKING:
         QueueFull,
         RemoteError,
         RemoteTraceback,
+        StreamBroken,
+        StreamRestarted,
         TaskCancelled,
         TaskError,
         TaskLost,
         TaskRejected,
         TaskTimeout,
         UnknownFunction,
+        UnknownTask,
         UsageError,
     )
     from evener.function import AsyncFunction, Function
     from evener.future import Future
+    from evener.gathering import gather
+    from evener.inside import cancelled, progress, time_left
+    from evener.outputs import OutputLine
+    from evener.reporting import Progress
+    from evener.statistics import FunctionStatistics, Percentiles
+    from evener.whoami import WorkerInfo, current_worker
+    from evener.worker_class import Worker
 
 __all__ = [
     "App",
@@ -48,37 +60,64 @@ __all__ = [
     "BrokerUnreachable",
     "Client",
     "ClientClosed",
+    "ConfigError",
     "EvenerError",
     "Function",
+    "FunctionStatistics",
     "Future",
     "LoadError",
     "LocalCluster",
     "NotLoadable",
     "NotSendable",
+    "OutputLine",
     "PayloadTooLarge",
     "PeerError",
+    "Percentiles",
+    "Progress",
     "QueueFull",
     "RemoteError",
     "RemoteTraceback",
+    "StartError",
+    "StreamBroken",
+    "StreamRestarted",
     "TaskCancelled",
     "TaskError",
     "TaskLost",
     "TaskRejected",
     "TaskTimeout",
     "UnknownFunction",
+    "UnknownTask",
     "UsageError",
+    "Worker",
+    "WorkerInfo",
     "__version__",
+    "cancelled",
+    "current_worker",
     "gather",
+    "progress",
+    "time_left",
 ]
 
 _HOMES = {
+    "ConfigError": "evener.config.errors",
+    "WorkerInfo": "evener.whoami",
+    "current_worker": "evener.whoami",
     "App": "evener.app",
     "AsyncFunction": "evener.function",
     "Client": "evener.client",
     "Function": "evener.function",
+    "FunctionStatistics": "evener.statistics",
     "Future": "evener.future",
     "LocalCluster": "evener.cluster",
-    "gather": "evener.client",
+    "OutputLine": "evener.outputs",
+    "Percentiles": "evener.statistics",
+    "Progress": "evener.reporting",
+    "StartError": "evener.children",
+    "Worker": "evener.worker_class",
+    "cancelled": "evener.inside",
+    "gather": "evener.gathering",
+    "progress": "evener.inside",
+    "time_left": "evener.inside",
 }
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from evener.errors import UsageError
-from evener.function import Function
+from evener.errors import BadArguments, UsageError
+from evener.function import Function, signature_of
+from evener.options import misplaced
 from evener.payload import encode_call
 from evener.shipping import SHIPPED_PREFIX, ship, shipped_name
 from evener_wire.checks import is_name
@@ -45,6 +46,23 @@ def target_of(function: object, by_value: Callable[[Function[Any, Any]], bool]) 
             f"cannot submit {function!r}: give a function, or the name of one that workers know"
         )
     return Target(shipped_name(function), None, ship(function), None)
+
+
+def check_plain(function: object, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Raises `BadArguments` where a function that is sent along got options for arguments.
+
+    Other calls that do not fit are found by the worker, as Python finds them.
+    """
+    if not callable(function) or isinstance(function, Function):
+        return
+    signature = signature_of(function)
+    name = getattr(function, "__name__", "function")
+    if signature is not None:
+        hint = misplaced(kwargs, signature.parameters, f"client.function({name}, {{}}).submit(...)")
+        try:
+            _ = hint and signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise BadArguments(name, f"{error}, signature: {signature}{hint}") from None
 
 
 def encode(

@@ -109,6 +109,16 @@ class Child:
 
     # --- Stopping ---------------------------------------------------------------------------------
 
+    def ask_to_end(self, seconds: float) -> bool:
+        """SIGTERM; whether it has ended within `seconds`."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def stop(self, seconds: float) -> None:
         """Cuts the lifeline, and kills what is still there after `seconds`."""
         if self._lifeline >= 0:

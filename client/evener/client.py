@@ -9,37 +9,43 @@ from __future__ import annotations
 import os
 import platform
 import socket
-import time
 from collections.abc import Callable, Coroutine, Iterable
 from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, overload
 
 from evener.backend import Backend
-from evener.calls import Target, encode, target_of
+from evener.calls import Target, check_plain, encode, target_of
+from evener.config import settings
 from evener.connecting import await_welcome, checked_name
 from evener.connection import Connection
 from evener.current import Token, current_client, enter, leave
 from evener.diagnosis import check_name
 from evener.discovery import find_broker, is_loopback
-from evener.errors import BrokerUnreachable, ClientClosed, UsageError
+from evener.errors import BrokerUnreachable, UsageError
 from evener.exits import live_connections
 from evener.function import AsyncFunction, Function
 from evener.future import Future
+from evener.gathering import gather
+from evener.inquiries import Inquiries
+from evener.mains import main_process
 from evener.mapping import Mapped
 from evener.options import TaskOptions, merge
+from evener.outputs import OutputLine
 from evener.payload import encode_call
 from evener.session import ClientSession
 from evener.session_records import Item
+from evener.termination import termination
+from evener.texts import plural
 from evener.transport import Transport
 from evener.version import __version__
 from evener_wire.limits import ID_BYTES
-from evener_wire.messages import Frames, Options, Payload
+from evener_wire.messages import Options, Payload
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
 
-__all__ = ["Call", "Client", "current_client", "gather"]
+__all__ = ["Call", "Client", "current_client"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,18 +54,23 @@ T = TypeVar("T")
 _CLOSE_S: Final = 10.0
 _IDS_AT_ONCE: Final = 512
 
+# Between two looks whether there is room, for those who must not block.
+_PAUSE_MIN_S: Final = 0.005
+_PAUSE_MAX_S: Final = 0.1
 
-class Client:
+
+class Client(Inquiries):
     """A connection to a broker, for use by any number of threads.
 
     `address` is that of the broker, such as `"tcp://127.0.0.1:7450"`; without it the variable
-    EVENER_BROKER counts, then the broker that runs on this machine. Returns once the broker said
+    EVENER_BROKER counts, then the configuration file (`docs/configuration.md`; so it is with all
+    that is None here), then the broker that runs on this machine. Returns once the broker said
     welcome, or raises `BrokerUnreachable` after `connect_timeout` seconds, and at once when waiting
     would not help; `BrokerRefused`; `UsageError`.
 
     `insecure` allows pickles to and from other machines, over connections that anybody on the way
     can read and change. `queue_full` says what `submit` does when as many tasks are open as the
-    broker takes: "wait", or "raise" `QueueFull`.
+    broker takes: "wait" (block; `submit_async` awaits instead), or "raise" `QueueFull`.
 
     When the broker goes away later, futures stay pending until it is back.
     """
@@ -68,18 +79,23 @@ class Client:
         self,
         address: str | None = None,
         *,
-        connect_timeout: float = 5.0,
-        insecure: bool = False,
+        connect_timeout: float | None = None,
+        insecure: bool | None = None,
         name: str | None = None,
-        queue_full: Literal["wait", "raise"] = "wait",
+        queue_full: Literal["wait", "raise"] | None = None,
     ) -> None:
-        self.closed = True
+        self.closed: bool = True
         """Whether it was closed, or never got so far as to be open."""
-        self.address = find_broker(address)
+        self.address: str = find_broker(address)
         """The broker's address."""
+        configured = settings()
+        patience = configured.given("client.connect_timeout", connect_timeout)
+        insecure = configured.given("client.insecure", insecure)
+        queue_full = configured.given("client.queue_full", queue_full)
         if queue_full not in ("wait", "raise"):
             raise UsageError(f'queue_full={queue_full!r} is neither "wait" nor "raise"')
-        self.name = checked_name(name)
+        self.name: str = checked_name(name)
+        """What the broker's lists call it."""
         rng = Random(os.urandom(16))
         facts = {
             "host": socket.gethostname()[:128],
@@ -94,13 +110,14 @@ class Client:
         )
         trusted = insecure or is_loopback(self.address)
         connection = Connection(session, Transport(self.address, rng), trusted=trusted)
+        main_process.enter(self)
         self._begin(connection)
         connection.start()
         live_connections.add(connection)
         try:
-            await_welcome(connection, self.address, connect_timeout)
+            await_welcome(connection, self.address, patience)
         except BaseException:
-            connection.close(0.0)
+            self.close(0.0)
             raise
 
     def _begin(self, backend: Backend) -> None:
@@ -116,7 +133,7 @@ class Client:
 
     @classmethod
     def over(cls, backend: Backend, address: str) -> Client:
-        """A client whose tasks go somewhere else than to a broker."""
+        """Internal: a client whose tasks go somewhere else than to a broker."""
         client = cls.__new__(cls)
         client.address = address
         client.name = checked_name(None)
@@ -179,10 +196,32 @@ class Client:
             return future
         else:
             target = target_of(cast(object, function), self.by_value)
+            if kwargs:
+                check_plain(cast(object, function), args, kwargs)
         return self.submit_encoded(target, encode(target, args, kwargs, self._trusted))
 
+    async def submit_async(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """As `submit`, for asyncio: where that would block at the broker's bounds, this awaits.
+
+        Who is cancelled meanwhile has submitted nothing.
+        """
+        if type(function) is Call:
+            target = function.target
+        else:
+            target = target_of(cast(object, function), self.by_value)
+        future: Future[Any] = Future(
+            self._backend, self.new_item(target, encode(target, args, kwargs, self._trusted))
+        )
+        pause_s = _PAUSE_MIN_S
+        while not self._backend.try_submit(future):
+            import asyncio  # here, because it costs 30 ms and most programs never need it
+
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+        return future
+
     def submit_encoded(self, target: Target, payload: Payload) -> Future[Any]:
-        """A task from its parts. For `map`, and for programs that keep encoded calls."""
+        """Internal: a task from its parts. For `map`, and for programs that keep encoded calls."""
         future: Future[Any] = Future(self._backend, self.new_item(target, payload))
         self._submit(future)
         return future
@@ -209,83 +248,54 @@ class Client:
         iterables give the function an argument each, as the built-in `map` does. Small calls
         travel in chunks, whose size adapts until one takes about 10 ms; `chunk` fixes the size.
         What the function raised for an item is raised when its turn comes; the next item may then
-        be asked for. When a worker dies in a chunk, all items of that chunk may run again, each by
+        be asked for. `close()` of the iterator cancels what is on the way; who only drops it leaves
+        that running. When a worker dies in a chunk, all items of that chunk may run again, each by
         itself; with `timeout`, `retries` or `at_most_once` each item is a chunk of its own.
         """
         call = self.function(function, **options) if not isinstance(function, Call) else function
         return Mapped(self, call.target, iterables, chunk)
 
-    def cancel(self, tasks: Iterable[str | Future[Any]]) -> None:
-        """Asks the broker to stop these tasks, given as ids or futures, of whichever client."""
-        task_ids: list[bytes] = []
-        for task in tasks:
-            text = task.task_id if isinstance(task, Future) else task
-            try:
-                task_id = bytes.fromhex(text)
-            except (ValueError, TypeError):
-                task_id = b""
-            if len(task_id) != ID_BYTES:
-                raise UsageError(f"{text!r} is not the id of a task: {2 * ID_BYTES} hex digits")
-            task_ids.append(task_id)
-        self._backend.cancel_ids(task_ids)
+    @overload
+    def gather(self, *futures: Future[T], timeout: float | None = None) -> list[T]: ...
+    @overload
+    def gather(
+        self, futures: Iterable[Future[T]], /, *, timeout: float | None = None
+    ) -> list[T]: ...
 
-    def gather(self, *futures: Future[T], timeout: float | None = None) -> list[T]:
-        """The results of several tasks, in the order given; see `gather`."""
+    def gather(self, *futures: Any, timeout: float | None = None) -> list[Any]:
+        """As `evener.gather`, with its `timeout`."""
         return gather(*futures, timeout=timeout)
+
+    def on_output(self, callback: Callable[[OutputLine], object] | None) -> None:
+        """Calls `callback(line)` for each line that tasks with `forward_output=True` write.
+
+        In place of showing them on this program's stdout and stderr; None: shows them again. In a
+        thread that does nothing else, so it may block; what comes too fast meanwhile is left out,
+        and counted (`OutputLine.left_out`). What it raises is logged. Lines come before the end of
+        their task, as far as the client learns of it. With `LocalCluster(workers=0)` it is never
+        called: tasks write to this program's own stdout and stderr.
+        """
+        self._backend.on_output(callback)
 
     # --- For `map` --------------------------------------------------------------------------------
 
     @property
     def trusted(self) -> bool:
-        """Whether pickles may travel."""
+        """Internal: whether pickles may travel."""
         return self._trusted
 
     @property
     def holder(self) -> Backend:
-        """What futures of this client belong to."""
+        """Internal: what futures of this client belong to."""
         return self._backend
 
     def new_item(self, target: Target, payload: Payload) -> Item:
-        """A task with a new id, to be made into a future."""
+        """Internal: a task with a new id, to be made into a future."""
         return (self._new_id(), target.name, payload, target.options)
 
     def submit_future(self, future: Future[Any]) -> None:
-        """Sends a task whose future the caller made. Raises as `submit` does."""
+        """Internal: sends a task whose future the caller made. Raises as `submit` does."""
         self._submit(future)
-
-    def count_workers(self, timeout: float) -> int:
-        """The workers of the cluster; 0 if the broker does not say in time."""
-        try:
-            rows = self.query("ls", query_timeout=timeout, kind="hosts", limit=1_000)["rows"]
-        except (UsageError, BrokerUnreachable):
-            return 0
-        return sum(row.get("slots", 0) for row in rows)
-
-    # --- The cluster ------------------------------------------------------------------------------
-
-    def query(self, what: str, *, query_timeout: float = 5.0, **arguments: Any) -> Any:
-        """Asks about the cluster, such as `query("status")` or `query("ls", kind="tasks")`.
-
-        Raises `UsageError` with the broker's words if it cannot answer, and `BrokerUnreachable`
-        when there is no answer within `query_timeout` seconds.
-        """
-        ok, body = self._backend.ask(what, arguments, query_timeout)
-        if body is None:
-            if self.closed:
-                raise ClientClosed
-            raise BrokerUnreachable(self.address, f"no answer within {query_timeout:g} s")
-        from msgpack import unpackb
-
-        stream = body.buffers[0] if isinstance(body, Frames) else body
-        answer = unpackb(stream, strict_map_key=False)
-        if not ok:
-            raise UsageError(str(answer))
-        return answer
-
-    @property
-    def open_tasks(self) -> int:
-        """How many tasks of this client have not ended."""
-        return self._backend.open_tasks()
 
     # --- The end ----------------------------------------------------------------------------------
 
@@ -295,10 +305,14 @@ class Client:
         Tasks that have not ended go on at the cluster; their futures raise `ClientClosed`.
         """
         self.closed = True
-        self._backend.close(timeout)
+        try:
+            self._backend.close(timeout)
+        finally:
+            main_process.leave(self)
 
     def __enter__(self) -> Self:
         self._tokens.append(enter(self))
+        termination.enter(self)
         return self
 
     def __exit__(
@@ -309,10 +323,13 @@ class Client:
     ) -> None:
         if self._tokens:
             leave(self, self._tokens.pop())
-        self.close()
+        try:
+            self.close()
+        finally:
+            termination.leave(self)
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else f"{self.open_tasks} open tasks"
+        state = "closed" if self.closed else plural(self.open_tasks, "open task")
         return f"<Client {self.address}, {state}>"
 
     # --- Ids --------------------------------------------------------------------------------------
@@ -333,7 +350,7 @@ class Client:
 
 
 class Call:
-    """A function with options, as `Client.function` gives it."""
+    """A function with options. Made by `Client.function`."""
 
     __slots__ = ("client", "target")
 
@@ -361,18 +378,6 @@ class Call:
 
     def __repr__(self) -> str:
         return f"<Call {self.name}>"
-
-
-def gather(*futures: Future[T], timeout: float | None = None) -> list[T]:
-    """The results of several tasks, in the order given.
-
-    Waits `timeout` seconds at most for all together, then raises `TaskTimeout`. Raises what the
-    first failed one in that order raised; the others go on.
-    """
-    if timeout is None:
-        return [future.result() for future in futures]
-    deadline = time.monotonic() + timeout
-    return [future.result(max(0.0, deadline - time.monotonic())) for future in futures]
 
 
 def _never(function: Function[Any, Any]) -> bool:

@@ -6,25 +6,35 @@ started at all, see `inline.py`.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from evener.app import App
 from evener.children import Child
+from evener.config import settings
+from evener.config.kinds import AUTO
 from evener.errors import ClientClosed, UsageError
 from evener.function import Function
 from evener.loading import load_app
+from evener.mains import main_process
+from evener.options import Duration, parse_duration
+from evener.termination import termination
 
 if TYPE_CHECKING:
     from typing import Self
 
     from evener.client import Client
+    from evener.inline import InlineWorker
 
 _NO_FUNCTIONS: Final = "evener.no_functions:app"
 _STOP_S: Final = 5.0
+
+# For stop hooks, and for the agent's last words to the broker.
+LEAVE_S: Final = 8.0
 
 
 class LocalCluster:
@@ -34,8 +44,13 @@ class LocalCluster:
     other functions, and those of an app that `__main__` defines, are sent along with their tasks;
     so a plain script needs no `if __name__ == "__main__"`.
 
-    `workers=0` starts nothing: tasks run in the calling process, inside of `submit`. Raises
-    `StartError` when a process is not ready within `timeout` seconds, and `UsageError`.
+    `workers=0` starts nothing: tasks run in the calling process, inside of `submit`. Without
+    `workers` the variable EVENER_WORKERS counts, then `[worker] workers` of the configuration file;
+    0 means the same there. Raises `StartError` when a process is not ready within `timeout`
+    seconds (none is left then), and `UsageError`.
+
+    At its end running tasks have `drain` seconds to finish, then workers run their stop hooks. A
+    second Ctrl-C, or SIGTERM, cuts that short.
 
         with evener.LocalCluster(workers=4) as cluster, cluster.client() as client:
             print(client.submit(pow, 2, 10).result())
@@ -48,26 +63,41 @@ class LocalCluster:
         workers: int | None = None,
         queues: Sequence[str] = ("default",),
         timeout: float = 30.0,
+        drain: Duration = 5.0,
         log_level: str = "warning",
     ) -> None:
-        if workers is not None and (type(workers) is not int or workers < 0):
-            raise UsageError(f"workers={workers!r} is not a whole number from 0")
-        self.workers = workers or 0
+        workers = wanted_workers(workers)
+        self._drain_s = math.ceil(parse_duration("drain", drain))
+        self.workers: int = workers or 0
         """How many were started."""
-        self.address = "inline"
+        self.address: str = "inline"
         """The broker's address."""
         self._app = app
         self._clients: list[Client] = []
         self._children: list[Child] = []
+        self._inline: InlineWorker | None = None
         self._known: frozenset[str] = frozenset()
         self._closed = False
-        if workers == 0:
-            return
+        main_process.enter(self)
         try:
-            self._start(workers or 0, queues, time.monotonic() + timeout, log_level)
+            if workers == 0:
+                self._start_inline()
+            else:
+                self._start(workers or 0, queues, time.monotonic() + timeout, log_level)
         except BaseException:
             self.close()
             raise
+
+    def _start_inline(self) -> None:
+        from evener.inline import InlineWorker
+
+        app = self._app
+        if isinstance(app, str):
+            app = load_app(app)
+            main_process.enter(self)  # now its hooks are known
+        self._inline = InlineWorker(app)
+        self._known = frozenset(self._inline.functions)
+        self._inline.start()
 
     def _start(self, workers: int, queues: Sequence[str], deadline: float, log_level: str) -> None:
         broker = Child("evener_broker", {"port": 0, "log_level": log_level})
@@ -80,6 +110,7 @@ class LocalCluster:
                 "broker": self.address,
                 "workers": workers,
                 "queues": list(queues),
+                "drain_seconds": self._drain_s,
                 "log_level": log_level,
             },
         )
@@ -91,7 +122,10 @@ class LocalCluster:
     # --- Use --------------------------------------------------------------------------------------
 
     def client(self, **settings: Any) -> Client:
-        """A client of this cluster; `settings` are those of `Client`. Closed with the cluster."""
+        """A client of this cluster; `settings` are those of `Client`. Closed with the cluster.
+
+        Raises as `Client` does, and `ClientClosed` when the cluster was closed.
+        """
         from evener.client import Client
 
         if self._closed:
@@ -99,18 +133,13 @@ class LocalCluster:
         if self._children:
             client = Client(self.address, **settings)
         else:
-            client = Client.over(self._inline_backend(), self.address)
+            from evener.inline import InlineBackend
+
+            assert self._inline is not None
+            client = Client.over(InlineBackend(self._inline), self.address)
         client.by_value = self._goes_by_value
         self._clients.append(client)
         return client
-
-    def _inline_backend(self) -> Any:
-        from evener.inline import InlineBackend
-
-        app = load_app(self._app) if isinstance(self._app, str) else self._app
-        functions: dict[str, Callable[..., Any]] = {} if app is None else app.callables()
-        self._known = frozenset(functions)
-        return InlineBackend(functions)
 
     def _goes_by_value(self, function: Function[Any, Any]) -> bool:
         return function.name not in self._known
@@ -123,15 +152,29 @@ class LocalCluster:
     # --- The end ----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Closes its clients and stops its processes, whatever they do."""
+        """Closes its clients, lets running tasks finish, and stops its processes.
+
+        Takes `drain` seconds at most, and some for stop hooks; an exception in the meantime, such
+        as that of Ctrl-C, ends everything at once.
+        """
+        if self._closed:
+            return
         self._closed = True
-        for client in self._clients:
-            client.close()
-        self._clients.clear()
-        for child in reversed(self._children):
-            child.stop(_STOP_S)
+        try:
+            for client in self._clients:
+                client.close()
+            if self._inline is not None:
+                self._inline.stop()
+            for child in self._children[1:]:  # the broker takes their last results
+                child.ask_to_end(self._drain_s + LEAVE_S)
+        finally:
+            self._clients.clear()
+            for child in reversed(self._children):
+                child.stop(_STOP_S)
+            main_process.leave(self)
 
     def __enter__(self) -> Self:
+        termination.enter(self)
         return self
 
     def __exit__(
@@ -140,7 +183,10 @@ class LocalCluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        finally:
+            termination.leave(self)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else self.address
@@ -155,9 +201,23 @@ def _target(app: App | str | None) -> str:
         return _NO_FUNCTIONS
     if not isinstance(app, App):
         raise UsageError(f"app={app!r} is neither an App nor a text such as 'module:app'")
-    if app.module == "__main__" or app.module not in sys.modules:
-        return _NO_FUNCTIONS
-    for name, value in vars(sys.modules[app.module]).items():
-        if value is app:
-            return f"{app.module}:{name}"
+    if app.module != "__main__" and app.module in sys.modules:
+        for name, value in vars(sys.modules[app.module]).items():
+            if value is app:
+                return f"{app.module}:{name}"
+    if app.worker_starts or app.worker_stops:
+        raise UsageError(
+            f'the workers cannot import the app "{app.name}", which {app.module} defines, so its '
+            "worker hooks would never run: put the app into a module that this program imports"
+        )
     return _NO_FUNCTIONS
+
+
+def wanted_workers(given: int | None) -> int | None:
+    """The number given, else that of environment or file; None: one for each usable CPU."""
+    if given is None:
+        said = settings().value("worker.workers")
+        return None if said in (None, AUTO) else int(said)
+    if type(given) is not int or given < 0:
+        raise UsageError(f"workers={given!r} is not a whole number from 0")
+    return given

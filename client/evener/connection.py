@@ -20,33 +20,33 @@ Rules of this file, on which the safety of all threads rests:
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future as StandardFuture
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from evener import session_records as r
 from evener.deadlines import NEVER
 from evener.future import Future
+from evener.questions import Question, Questions
 from evener.room import Room
 from evener.session import ClientSession
 from evener.settling import (
     abandon,
     break_off,
     ended_error,
-    ids_of,
-    refuse_after_fork,
     reject,
+    report,
     resolve,
     say_what_runs,
+    valued,
     write_line,
 )
 from evener.signals import SignalHold, deliver
+from evener.standing import Wishes
 from evener.transport import POLLIN, Transport, connection_events
 from evener.watch import Reader, Watch, seconds_left
 from evener_wire.limits import SECOND_NS
@@ -66,19 +66,19 @@ def now_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-class Connection:
+class Connection(Wishes):
     """Caller: any thread, for every method without an underscore."""
 
     def __init__(self, session: ClientSession, transport: Transport, *, trusted: bool) -> None:
         self.trusted = trusted
         self.changed = threading.Condition()
         """Notified when the session's state changes."""
-        self._session = session
+        self._inbox: deque[Future[Any]] = deque()
+        super().__init__(session, self._inbox)
         self._transport = transport
         self._watch = Watch(transport.fd)
         self._lock = threading.Lock()
         self._hold = SignalHold()
-        self._inbox: deque[Future[Any]] = deque()
         self._idle = False
         self._crowded = False
         self._over = False
@@ -88,9 +88,8 @@ class Connection:
         self._logs: deque[r.Log] = deque()
         self._callbacks: deque[Future[Any]] = deque()
         self._state_changed = False
-        self._questions: dict[int, StandardFuture[tuple[bool, Any]]] = {}
-        self._question_numbers = itertools.count(1)
-        self._pid = os.getpid()
+        self._took: list[r.Event] = []
+        self._questions = Questions()
         self._thread = threading.Thread(target=self._serve, name="evener-client", daemon=True)
         self._thread_ident = 0
 
@@ -100,15 +99,18 @@ class Connection:
 
     # --- What a program asks ----------------------------------------------------------------------
 
-    @property
-    def state(self) -> r.State:
-        """What the session has of a broker now."""
-        return self._session.state
+    def try_submit(self, future: Future[Any]) -> bool:
+        """As `submit`; False where that would block."""
+        waits = self._crowded and not self._over and self._session.hold_when_full
+        if waits and self._room.is_full(len(future.item[2]), len(self._inbox)):
+            return False
+        self.submit(future)
+        return True
 
-    @property
-    def refusal(self) -> tuple[str, str] | None:
-        """Why the broker refused the session, if it did: (code, text)."""
-        return self._session.refusal
+    def flush(self, timeout: float | None) -> bool:
+        """Waits until everything submitted is accepted or rejected; whether it is by now."""
+        self.refuse_after_fork()
+        return self._room.flush(self.is_delivered, timeout)
 
     def submit(self, future: Future[Any]) -> None:
         """Sends a task; may block. Raises `ClientClosed`, `BrokerRefused`, `QueueFull`."""
@@ -123,27 +125,18 @@ class Connection:
         elif self._over:
             self._turn([])  # it ended since we looked
 
-    def cancel(self, futures: Sequence[Future[Any]]) -> None:
-        """Asks the broker to stop these tasks."""
-        self.cancel_ids(ids_of(futures))
+    def ask(self, question: Question, arguments: Mapping[str, Any], timeout: float | None) -> None:
+        """Asks the broker a question. It ends with the answer, or without one after `timeout`."""
+        self.refuse_after_fork()
+        number = self._questions.add(question)
+        timeout_ns = None if timeout is None else int(timeout * SECOND_NS)
+        self._turn([r.Asked(number, question.function, arguments, timeout_ns)])
 
-    def cancel_ids(self, task_ids: Sequence[bytes]) -> None:
-        """Asks the broker to stop tasks, of whichever client."""
-        refuse_after_fork(self._pid)
-        self._turn([r.CancelAsked(task_ids)])
-
-    def ask(self, what: str, arguments: Mapping[str, Any], timeout: float) -> tuple[bool, Any]:
-        """Asks the broker a question; returns (ok, body), where body None means no answer."""
-        refuse_after_fork(self._pid)
-        answer: StandardFuture[tuple[bool, Any]] = StandardFuture()
-        number = next(self._question_numbers)
-        self._questions[number] = answer
-        self._turn([r.Asked(number, what, arguments, int(timeout * SECOND_NS))])
-        return answer.result()
-
-    def open_tasks(self) -> int:
-        """Tasks that have not ended."""
-        return len(self._session.tasks) + len(self._inbox)
+    def open_future(self, task_id: bytes) -> Future[Any] | None:
+        """The future of a task that this client submitted, while the task is open."""
+        self.refuse_after_fork()
+        self._turn([])  # what other threads just submitted is then known
+        return cast("Future[Any] | None", self._session.tasks.get(task_id))
 
     def close(self, timeout: float) -> None:
         """Hands over what was submitted, for `timeout` seconds at most, and leaves."""
@@ -161,7 +154,7 @@ class Connection:
 
     def wait(self, future: Future[Any], timeout: float | None) -> bool:
         """Blocks until a future is done. Reads the socket itself if no other thread does so."""
-        refuse_after_fork(self._pid)
+        self.refuse_after_fork()
         deadline = None if timeout is None else time.monotonic() + timeout
         me = Reader(future.done)
         try:
@@ -195,7 +188,7 @@ class Connection:
             self._turn([], tick=True)
 
     def _ended_error(self) -> Exception:
-        refuse_after_fork(self._pid)
+        self.refuse_after_fork()
         return ended_error(self._session.state, self._session.refusal, self._broken)
 
     def _wait_for_room(self, size: int) -> None:
@@ -274,6 +267,7 @@ class Connection:
             for event in events:
                 if type(event) is r.Submitted:
                     self._callbacks.extend(break_off(event.tickets, self._broken))
+            self._callbacks.extend(self._questions.end())
             return
         at_ns = now_ns()
         if at_ns >= self._session.wake_at() and not self._over:
@@ -297,20 +291,28 @@ class Connection:
                 self._callbacks.extend(resolve(effect))
             else:
                 self._perform_rarely(effect)
+        if self._took:
+            failed += self._took
+            self._took = []
 
     def _perform_rarely(self, effect: r.Effect) -> None:
         match effect:
             case r.Reject():
                 self._callbacks.extend(reject(effect))
+            case r.Reported():
+                self._callbacks.extend(report(effect))
+            case r.Valued():
+                self._took += valued(effect)
+            case r.Wrote():
+                self.outputs.tell(effect)
             case r.Abandon():
                 self._callbacks.extend(abandon(effect))
             case r.Answered():
-                question = self._questions.pop(effect.number, None)
-                if question is not None:
-                    question.set_result((effect.ok, effect.body))
+                done = self._questions.answered(effect.number, effect.ok, effect.body)
+                self._callbacks.extend(done)
             case r.Reopen():
                 self._watch.release_fd()
-                self._transport.reopen()
+                self._transport.reopen(effect.window_ns)
                 self._watch.watch_fd(self._transport.fd)
             case r.Log():
                 self._logs.append(effect)
@@ -331,9 +333,7 @@ class Connection:
         self._state_changed = True
         self._logs.append(r.Log("error", self._broken))
         self._callbacks.extend(break_off(self._session.tasks.abandon(), self._broken))
-        for question in list(self._questions.values()):
-            question.set_result((False, None))
-        self._questions.clear()
+        self._callbacks.extend(self._questions.end())
 
     # --- After a turn, without the lock -----------------------------------------------------------
 
@@ -394,6 +394,7 @@ class Connection:
             self._watch.wake_reader()
             time.sleep(0.001)
         self._run_callbacks()
+        self.outputs.close()
         with self._lock:
             self._transport.close()
             self._watch.close()

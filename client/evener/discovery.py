@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,14 @@ from evener_wire.errors import UsageError
 
 _FILE_BYTES_MAX: Final = 64 * 1024
 _PORT_MAX: Final = 65_535
+
+PORT_DEFAULT: Final = 7450
+"""Where a broker listens, unless told otherwise."""
+
+# An IPv6 address stands in brackets, or nobody could tell its end from the port.
+_TCP: Final = re.compile(
+    r"(?:tcp://)?(?P<host>\[[^\s\[\]/]+\]|[^\s:\[\]/]+)(?::(?P<port>[0-9]{1,5}))?"
+)
 
 
 class LocalBroker(NamedTuple):
@@ -30,14 +39,17 @@ class LocalBroker(NamedTuple):
 
 
 def find_broker(address: str | None = None) -> str:
-    """The address given, else that in EVENER_BROKER, else that of the newest local broker.
+    """The address given, else that of environment or file, else that of the newest local broker.
 
     Raises `UsageError` when there is none, or when the address is not one.
     """
     if address:
         return check_address(address, "address")
-    if named := os.environ.get("EVENER_BROKER"):
-        return check_address(named, "EVENER_BROKER")
+    from evener.config import settings
+
+    named = settings().find("client.broker")
+    if named is not None:
+        return str(named.value)
     running = local_brokers()
     if running:
         return running[0].address
@@ -49,17 +61,20 @@ def find_broker(address: str | None = None) -> str:
 
 
 def check_address(address: str, source: str) -> str:
-    """The address if it has the form of one. Raises `UsageError`, naming where it comes from."""
-    scheme, separator, rest = address.partition("://")
-    if scheme == "ipc" and separator and rest:
+    """An address as `tcp://host:port` or `ipc://path`; `host:port` and `host` are completed.
+
+    Raises `UsageError`, naming where it comes from.
+    """
+    if address.startswith("ipc://") and len(address) > len("ipc://"):
         return address
-    host, colon, port = rest.rpartition(":")
-    well_formed = scheme == "tcp" and separator and colon and host and port.isdecimal()
-    if well_formed and 1 <= int(port) <= _PORT_MAX and host.isprintable() and " " not in host:
-        return address
-    raise UsageError(
-        f"{source} {address!r} is no address: write tcp://host:port, such as tcp://127.0.0.1:7450"
-    )
+    match = _TCP.fullmatch(address)
+    port = int((match and match["port"]) or PORT_DEFAULT)
+    if match is None or not match["host"].isprintable() or not 1 <= port <= _PORT_MAX:
+        raise UsageError(
+            f"{source} {address!r} is no address: write tcp://host:port, "
+            f"such as tcp://127.0.0.1:{PORT_DEFAULT}"
+        )
+    return f"tcp://{match['host']}:{port}"
 
 
 def is_loopback(address: str) -> bool:

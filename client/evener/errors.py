@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
 from typing import Any, ClassVar, Final, cast
 
-from evener.texts import printable
+from evener.texts import plural, printable, signal_text
 from evener_wire.errors import EvenerError, PeerError, UsageError
 
 __all__ = [
@@ -28,12 +28,14 @@ __all__ = [
     "QueueFull",
     "RemoteError",
     "RemoteTraceback",
+    "StreamRestarted",
     "TaskCancelled",
     "TaskError",
     "TaskLost",
     "TaskRejected",
     "TaskTimeout",
     "UnknownFunction",
+    "UnknownTask",
     "UsageError",
 ]
 
@@ -70,6 +72,9 @@ class TaskError(_Told):
 class RemoteError(TaskError):
     """Raised when the function raised an exception that cannot be raised here as what it was.
 
+    Those of Python and of evener travel by their plain `args`, others as pickles, within a machine.
+    A pickle makes an exception anew from its `args`: where the class wants other arguments than its
+    `__init__` hands to `super().__init__()`, or the link is not trusted, the texts arrive as this.
     `type_name`, `message` and `traceback` are its texts.
     """
 
@@ -105,9 +110,9 @@ class TaskCancelled(TaskError, CancelledError):
 
 _LIMITS: Mapping[str, tuple[str, str]] = {
     "run": ("ran longer than its timeout", "timeout="),
-    "queue": ("waited in its queue longer than it may", "expires="),
-    "total": ("did not end before its deadline", "deadline="),
-    "client": ("did not end in the time its caller waits", "the timeout of result()"),
+    "queue": ("waited in its queue longer than its limit", "expires="),
+    "total": ("did not end within its deadline", "deadline="),
+    "client": ("did not end within its caller's timeout", "the timeout of result()"),
 }
 
 
@@ -130,6 +135,35 @@ class TaskTimeout(TaskError, TimeoutError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class StreamRestarted(TaskError):
+    """Raised where values of a task are read, when another attempt of it began.
+
+    What came so far is void: the values that follow are those of the new attempt, from its first.
+    """
+
+    FIELDS = ("task",)
+
+    def __init__(self, task: str = "") -> None:
+        super().__init__(f"task {task or '(unnamed)'} began anew: its values so far are void")
+        self.task = task
+
+
+class StreamBroken(TaskError):
+    """Raised where values of a task are read, when the rest was dropped.
+
+    This client had no connection for so long that nobody waited for it. The task is done:
+    `result()` returns what it returned.
+    """
+
+    FIELDS = ("task",)
+
+    def __init__(self, task: str = "") -> None:
+        super().__init__(
+            f"values of task {task or '(unnamed)'} were dropped while this client was away"
+        )
+        self.task = task
 
 
 class TaskLost(TaskError):
@@ -157,7 +191,7 @@ def _loss_text(reason: str, task: str, facts: Mapping[str, Any]) -> str:
         return f"{task} is lost: {printable(told)[:500] if isinstance(told, str) else reason}"
     text = f"worker {printable(worker)} died{_death(facts)} while running {task}"
     if isinstance(starts, int) and starts > 0:
-        text += f"; started {_count(starts, 'time')}"
+        text += f"; started {plural(starts, 'time')}"
     text += f" ({reason})"
     lines = facts.get("lines")
     if isinstance(lines, (tuple, list)) and lines:
@@ -182,8 +216,7 @@ def _death(facts: Mapping[str, Any]) -> str:
     limit = facts.get("limit_bytes")
     parts: list[str] = []
     if isinstance(number, int):
-        known = number in signal.valid_signals()
-        parts.append(signal.Signals(number).name if known else f"signal {number}")
+        parts.append(signal_text(number))
     elif isinstance(code, int):
         parts.append(f"exit code {code}")
     if number == signal.SIGKILL and isinstance(rss, int) and rss > 0:
@@ -193,10 +226,6 @@ def _death(facts: Mapping[str, Any]) -> str:
         else:
             parts.append(f"RSS {rss / 2**30:.1f} GiB")
     return f" ({', '.join(parts)})" if parts else ""
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 class NotLoadable(TaskError):
@@ -238,13 +267,27 @@ class UnknownFunction(TaskError):
         if closest:
             text += f" Closest: {', '.join(closest)}."
         if workers:
-            text += f" Known on {_count(workers, 'worker')}: {_count(functions, 'function')}"
+            text += f" Known on {plural(workers, 'worker')}: {plural(functions, 'function')}"
             text += " (evener ls functions)."
         super().__init__(f"{text} Did you restart the workers after adding it?")
         self.name = name
         self.closest = tuple(closest)
         self.workers = workers
         self.functions = functions
+
+
+class UnknownTask(TaskError):
+    """Raised when the broker has no task of this id to tell about. `text` are its words."""
+
+    FIELDS = ("task", "text")
+
+    def __init__(self, task: str = "", text: str = "") -> None:
+        super().__init__(
+            f"{text or f'the broker has no task {task}'}. Ended tasks are kept for a time only: "
+            "what was done for an hour at most, what failed, got lost or expired for a week"
+        )
+        self.task = task
+        self.text = text
 
 
 class QueueFull(TaskError):

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Coroutine, Mapping
+from inspect import iscoroutinefunction
 from time import monotonic_ns
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from evener.errors import NotLoadable, NotSendable, PayloadTooLarge, RemoteError, UnknownFunction
 from evener.failure import Place, encode_failure
+from evener.generators import LIVE, Outlet, run_generator
 from evener.payload import ONE_ARGUMENT, Call, decode_call, encode_chunk_result, encode_value
 from evener.shipping import SHIPPED_PREFIX, Loaded
 from evener_wire.errors import PeerError
@@ -67,6 +69,8 @@ class Execution:
         self._place = place or Place()
         self._loaded = Loaded()
         self._runner: asyncio.Runner | None = None
+        self.outlet: Outlet | None = None
+        """Where values of generators go."""
 
     def run(
         self, name: str, payload: Payload, on_item: Callable[[int], None] | None = None
@@ -91,8 +95,8 @@ class Execution:
             else:
                 result = self._run_chunk(name, function, (args, kwargs, code), on_item)
                 return Executed(DONE, result, monotonic_ns() - started_ns, None)
-            if value.__class__ is CoroutineType:
-                value = self._await(value)
+            if value.__class__ in LIVE:
+                value = self._live(name, value)
             result = encode_value(value, trusted=self._trusted, function=name)
         # SystemExit, KeyboardInterrupt and what else user code raises must not end the worker.
         except BaseException as error:
@@ -103,11 +107,66 @@ class Execution:
                 return Executed(interrupted.outcome, b"", run_ns, None)
         return Executed(DONE, result, monotonic_ns() - started_ns, None)
 
+    async def run_beside(
+        self,
+        name: str,
+        payload: Payload,
+        on_item: Callable[[int], None],
+        stopping: Callable[[], int | None],
+    ) -> Executed:
+        """As `run`, for an async function on a loop that others run on as well.
+
+        `stopping`: how it ends if it was told to end; then a cancellation is that, and no failure.
+        Raises nothing.
+        """
+        started_ns = monotonic_ns()
+        try:
+            try:
+                args, kwargs, code = decode_call(payload, self._trusted)
+            except PeerError as error:
+                raise self._not_loadable(f"the arguments of {name}", error) from error
+            function = self._functions.get(name) or self._find(name, code)
+            if kwargs is not None and isinstance(kwargs, int):
+                call = args, kwargs, code
+                result = await self._run_chunk_beside(name, function, call, on_item, stopping)
+            else:
+                value = function(*args, **(kwargs or {}))
+                if value.__class__ is CoroutineType:
+                    value = await value
+                result = encode_value(value, trusted=self._trusted, function=name)
+        except BaseException as error:
+            return self._ended_beside(error, monotonic_ns() - started_ns, stopping())
+        return Executed(DONE, result, monotonic_ns() - started_ns, None)
+
+    def apart(self) -> Execution:
+        """Another one for the same functions, for another thread."""
+        return Execution(self._functions, trusted=self._trusted, place=self._place)
+
+    def failed(self, error: Exception) -> Executed:
+        """What becomes of a task that cannot even begin."""
+        return self._ended(error, 0)
+
+    def is_async(self, name: str) -> bool:
+        """Whether the function of this name is an `async def`."""
+        return iscoroutinefunction(self._functions.get(name))
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop of async functions."""
+        import asyncio  # here, because it costs 30 ms and most workers never need it
+
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        return self._runner.get_loop()
+
+    def complete(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Runs a coroutine to its end on the event loop of async functions. Raises what it does."""
+        return self._await(coroutine)
+
     def close(self) -> None:
         """Cancels what still runs on the event loop, and closes it."""
-        if self._runner is not None:
-            self._runner.close()
-            self._runner = None
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            _outside_of_loops(runner.close)
 
     # --- The function -----------------------------------------------------------------------------
 
@@ -124,6 +183,19 @@ class Execution:
 
     def _not_loadable(self, what: str, error: PeerError) -> NotLoadable:
         return NotLoadable(what, str(error), self._place.worker)
+
+    def _live(self, name: str, value: Any) -> Any:
+        if value.__class__ is CoroutineType:
+            return self._await(value)
+        if self.outlet is None:
+            return value  # which cannot be sent
+        trusted = self._trusted
+        return run_generator(
+            value,
+            self.outlet,
+            lambda it: encode_value(it, trusted=trusted, function=name),
+            self._await,
+        )
 
     # --- A chunk ----------------------------------------------------------------------------------
 
@@ -156,6 +228,35 @@ class Execution:
             self._fail_unsendable(name, values, failures)
         return encode_chunk_result(values, failures, trusted=self._trusted, function=name)
 
+    async def _run_chunk_beside(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        call: Call,
+        on_item: Callable[[int], None],
+        stopping: Callable[[], int | None],
+    ) -> Payload:
+        items, form, _ = call
+        values: list[Any] = []
+        failures: dict[int, bytes] = {}
+        for index, item in enumerate(items):
+            on_item(index)
+            try:
+                value = function(item) if form == ONE_ARGUMENT else function(*item)
+                if value.__class__ is CoroutineType:
+                    value = await value
+            except BaseException as error:
+                if _is_stop(error, stopping()):
+                    raise
+                value = None
+                failures[index] = self._failure(error, None)[0]
+            values.append(value)
+        try:
+            return encode_chunk_result(values, failures, trusted=self._trusted, function=name)
+        except (NotSendable, PayloadTooLarge):
+            self._fail_unsendable(name, values, failures)
+        return encode_chunk_result(values, failures, trusted=self._trusted, function=name)
+
     def _fail_unsendable(self, name: str, values: list[Any], failures: dict[int, bytes]) -> None:
         for index, value in enumerate(values):
             try:
@@ -173,6 +274,12 @@ class Execution:
         payload, facts = self._failure(error, run_ns)
         return Executed(FAILED, payload, run_ns, facts)
 
+    def _ended_beside(self, error: BaseException, run_ns: int, outcome: int | None) -> Executed:
+        if outcome is not None and _is_stop(error, outcome):
+            return Executed(outcome, b"", run_ns, None)
+        payload, facts = self._failure(error, run_ns)
+        return Executed(FAILED, payload, run_ns, facts)
+
     def _failure(self, error: BaseException, run_ns: int | None) -> tuple[bytes, Facts]:
         try:
             return encode_failure(error, self._place, run_ns, trusted=self._trusted)
@@ -186,15 +293,9 @@ class Execution:
     # --- Async functions --------------------------------------------------------------------------
 
     def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        import asyncio  # here, because it costs 30 ms and most workers never need it
-
-        if self._runner is None:
-            self._runner = asyncio.Runner()
         # Not Runner.run, which takes SIGINT for itself.
-        loop = self._runner.get_loop()
-        if asyncio._get_running_loop() is not None:
-            return _in_thread(lambda: _complete(loop, coroutine))
-        return _complete(loop, coroutine)
+        loop = self.loop()
+        return _outside_of_loops(lambda: _complete(loop, coroutine))
 
 
 def _complete(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -210,8 +311,14 @@ def _complete(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, An
         raise
 
 
+def _outside_of_loops(function: Callable[[], Any]) -> Any:
+    """Calls it here, or in another thread if a loop runs here: there no second one may run."""
+    import asyncio
+
+    return function() if asyncio._get_running_loop() is None else _in_thread(function)
+
+
 def _in_thread(function: Callable[[], Any]) -> Any:
-    """For a caller inside a running event loop, where no second one may run."""
     answers: list[Any] = []
     errors: list[BaseException] = []
 
@@ -231,12 +338,27 @@ def _in_thread(function: Callable[[], Any]) -> Any:
 
 def interruption(error: BaseException) -> Interrupted | None:
     """The `Interrupted` that an exception is, holds in a group, or was raised in the course of."""
+    found = _found_in(error, Interrupted)
+    return found if isinstance(found, Interrupted) else None
+
+
+def _is_stop(error: BaseException, outcome: int | None) -> bool:
+    """Whether a task that was told to end so raised this for that reason."""
+    import asyncio  # here, because it costs 30 ms and most workers never need it
+
+    if outcome is None:
+        return False
+    cancelled = _found_in(error, asyncio.CancelledError)
+    return cancelled is not None or interruption(error) is not None
+
+
+def _found_in(error: BaseException, kind: type[BaseException]) -> BaseException | None:
     waiting: list[BaseException | None] = [error]
     for _ in range(_VISITS_MAX):
         if not waiting:
             return None
         current = waiting.pop()
-        if isinstance(current, Interrupted):
+        if isinstance(current, kind):
             return current
         if isinstance(current, BaseExceptionGroup):
             waiting.extend(cast("BaseExceptionGroup[BaseException]", current).exceptions)

@@ -18,10 +18,10 @@ from typing import Any, Final, NamedTuple
 
 from evener import errors
 from evener.errors import RemoteError, RemoteTraceback
-from evener.options import qualified_name, seconds_text
+from evener.options import qualified_name
 from evener.pickling import dump, load
 from evener.plain import pack, skim, unpack
-from evener.texts import cut, printable, sane
+from evener.texts import cut, printable, sane, seconds_text
 from evener_wire.errors import PeerError
 from evener_wire.limits import INLINE_BYTES_MAX, TEXT_CHARS_MAX, TYPE_NAMES_MAX
 from evener_wire.messages import Facts, Frames, Payload
@@ -67,7 +67,8 @@ def encode_failure(
         texts[1:3] = [cut(message, _SHORT_CHARS_MAX), cut(trace, 2 * _SHORT_CHARS_MAX)]
         payload = pack([*texts, None, None, []])
     assert len(payload) <= INLINE_BYTES_MAX
-    return payload, {"type": names[0], "message": message[:MESSAGE_CHARS_MAX], "types": names}
+    facts = {"type": names[0], "message": message[:MESSAGE_CHARS_MAX], "types": names}
+    return payload, facts | ({"worker": place.worker} if place.worker else {})
 
 
 def _type_names(kind: type) -> tuple[str, ...]:
@@ -139,7 +140,7 @@ def user_frames(trace: TracebackType | None) -> TracebackType | None:
 
 def _is_ours(filename: str) -> bool:
     parent = os.path.dirname(filename)
-    return parent == str(_PARTS[0]) or os.path.basename(parent) == _PARTS[1]
+    return parent == str(_PARTS[0]) or f"{os.sep}{_PARTS[1]}{os.sep}" in filename
 
 
 # --- In the client --------------------------------------------------------------------------------
@@ -174,6 +175,17 @@ def decode_failure(
     if failure.traceback:
         error.__cause__ = RemoteTraceback(printable(failure.traceback))
     return error
+
+
+def read_failure(payload: Payload) -> dict[str, Any]:
+    """The texts and the place of a failure, of which nothing is made again. Raises `PeerError`."""
+    try:
+        failure = _read(payload)
+    except Exception as error:
+        raise PeerError(f"{type(error).__name__}: {error}"[:_NOTE_CHARS_MAX]) from error
+    about = {key: failure.about.get(key) for key in ("worker", "host", "pid")}
+    texts = {"type": failure.type_name, "message": failure.message, "traceback": failure.traceback}
+    return {**texts, **about, "notes": [*failure.notes]}
 
 
 def _read(payload: Payload) -> _Failure:

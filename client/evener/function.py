@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from evener.errors import BadArguments, UnknownFunction
-from evener.options import TaskOptions, merge
+from evener.options import TaskOptions, merge, misplaced
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
@@ -33,8 +33,8 @@ R = TypeVar("R", covariant=True)
 class Function(Generic[P, R]):
     """A registered function. Calling it runs it here; `submit` runs it on the cluster.
 
-    `name` is what workers know it by, `function` the plain function, `signature` its signature or
-    None where Python knows none (some built-in functions).
+    Made by `App.task`. `name` is what workers know it by, `function` the plain function,
+    `signature` its signature or None where Python knows none (some built-in functions).
     """
 
     __name__: str
@@ -50,9 +50,9 @@ class Function(Generic[P, R]):
         self.app = app
         self.name = name
         self.function = function
-        self.task_options = options
+        self.task_options: Options | None = options
         """What the decorator and `options()` asked for; None: nothing."""
-        self.signature = _signature(function)
+        self.signature: inspect.Signature | None = signature_of(function)
         self._shape = _Shape(self.signature)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -70,7 +70,7 @@ class Function(Generic[P, R]):
     def map(self, *iterables: Iterable[Any], **options: Any) -> Iterator[R]:
         """Runs it for each item (several iterables: for their items side by side), in order.
 
-        The options are those of `Client.map`.
+        The options are those of `Client.map`, and so is what it raises.
         """
         return _current_client().map(self, *iterables, **options)
 
@@ -88,18 +88,26 @@ class Function(Generic[P, R]):
         try:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise BadArguments(self.name, f"{error}, signature: {self.signature}") from None
+            instead = f"{self.name}.options({{}})"
+            hint = misplaced(kwargs, self.signature.parameters, instead)
+            text = f"{error}, signature: {self.signature}{hint}"
+            raise BadArguments(self.name, text) from None
+
+    @property
+    def at_once(self) -> int:
+        """How many of its tasks one worker runs at once: `concurrency=`, `threads=`, or 1."""
+        return self.app.shares().get(self.name, 1)
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """The names of the positional parameters, for messages."""
+        """Internal: the names of the positional parameters, for messages."""
         return self._shape.positional
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _find, (self.app.module, self.app.name, self.name, self.task_options)
 
     def reduce_by_value(self) -> tuple[Any, ...]:
-        """How it travels with functions of `__main__` that call it: with its function at hand."""
+        """Internal: how it travels with functions of `__main__` that call it."""
         reference = self.__reduce__()
         if self.app.module != "__main__":
             return reference
@@ -124,7 +132,8 @@ class AsyncFunction(Function[P, R]):
 # --- Whether a call fits --------------------------------------------------------------------------
 
 
-def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
+    """What a function takes; None where Python does not know."""
     try:
         return inspect.signature(function)
     except (TypeError, ValueError):

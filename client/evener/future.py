@@ -10,11 +10,9 @@ The payload of a result is decoded by whoever asks for it first, not by the thre
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future as StandardFuture
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from evener.errors import (
     QueueFull,
@@ -26,6 +24,8 @@ from evener.errors import (
 )
 from evener.failure import decode_failure
 from evener.payload import decode_value
+from evener.telling import MAKING as _MAKING
+from evener.telling import Holder, Telling
 from evener_wire.messages import (
     TERMINAL_CANCELLED,
     TERMINAL_DONE,
@@ -47,25 +47,8 @@ _CANCELLED: Final = "CANCELLED_AND_NOTIFIED"
 # Arguments larger than this are let go when a task ends, though its future may live on.
 _KEEP_BYTES_MAX: Final = 512
 
-# Reentrant, because a collection of garbage, or a signal handler, may come to need it too.
-_MAKING: Final = threading.RLock()
 
-
-class Holder(Protocol):
-    """What a future belongs to: a connection, or the executor of a cluster without workers."""
-
-    trusted: bool
-
-    def wait(self, future: Future[Any], timeout: float | None) -> bool:
-        """Blocks until the future is done, or the time is over; returns whether it is done."""
-        ...
-
-    def cancel(self, futures: Sequence[Future[Any]]) -> None:
-        """Asks for these tasks to be stopped."""
-        ...
-
-
-class Future(StandardFuture[T]):
+class Future(Telling[T]):
     """The result of one task, which may still be waiting, running, or done.
 
     Made by `Client.submit`. Works with `concurrent.futures.wait` and `as_completed`, and can be
@@ -97,11 +80,6 @@ class Future(StandardFuture[T]):
         """The name of the function that the task calls."""
         return self.item[1]
 
-    @property
-    def label(self) -> str:
-        """How messages name the task: `demo.add[7f3a12bc]`."""
-        return f"{self.item[1]}[{self.item[0].hex()[:8]}]"
-
     def done(self) -> bool:
         """Whether the task has ended, in whichever way."""
         return self._state is not _PENDING
@@ -130,7 +108,7 @@ class Future(StandardFuture[T]):
         Waits `timeout` seconds at most (None: for ever), then raises `TaskTimeout`; the task goes
         on. Ctrl-C stops the waiting only, too. Also raises `TaskCancelled` and `TaskLost`.
         """
-        if self._state is _PENDING and not self._holder.wait(self, timeout):
+        if self._state is _PENDING and not self._wait(timeout):
             raise TaskTimeout("client", timeout or 0.0, self.label)
         if not self._decoded:
             self._decode()
@@ -142,9 +120,16 @@ class Future(StandardFuture[T]):
         value: T = self._value
         return value
 
+    def error_if_rejected(self) -> BaseException | None:
+        """Internal: what ended the task, if that was no end that the broker told; does not wait."""
+        return self._error if self._terminal is not None and self._decoded else None
+
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """What the task raised, or None. Waits and raises as `result` does, also when cancelled."""
-        if self._state is _PENDING and not self._holder.wait(self, timeout):
+        """What the task raised, or None.
+
+        Waits `timeout` seconds, and raises, as `result` does, also when it was cancelled.
+        """
+        if self._state is _PENDING and not self._wait(timeout):
             raise TaskTimeout("client", timeout or 0.0, self.label)
         if not self._decoded:
             self._decode()
@@ -152,8 +137,12 @@ class Future(StandardFuture[T]):
             raise self._error
         return self._error
 
+    def _wait(self, timeout: float | None) -> bool:
+        self.give_up_values()
+        return self._holder.wait(self, timeout)
+
     def wait_until_done(self, timeout: float | None) -> None:
-        """Blocks until another thread ends it, for `timeout` seconds at most (None: for ever)."""
+        """Internal: blocks until another thread ends it, `timeout` seconds at most."""
         with self._condition:
             self._condition.wait_for(self.done, timeout)
 
@@ -162,6 +151,8 @@ class Future(StandardFuture[T]):
         super().add_done_callback(fn)  # type: ignore[arg-type]
 
     def __await__(self) -> Generator[Any, None, T]:
+        if self._state is _PENDING:
+            self.give_up_values()
         import asyncio  # here, because it costs 30 ms and most programs never need it
 
         return asyncio.wrap_future(self).__await__()
@@ -185,6 +176,9 @@ class Future(StandardFuture[T]):
 
         @property
         def _condition(self) -> threading.Condition:
+            if self._state is _PENDING:
+                # In the child of a fork whoever waits for this waits for ever.
+                self._holder.refuse_after_fork()
             made = self._made_condition
             if made is None:
                 with _MAKING:
@@ -235,13 +229,17 @@ class Future(StandardFuture[T]):
             if not self._decoded:  # or another thread was faster, and its value is the one
                 self._value, self._error = value, error
                 self._decoded = True
-                self._terminal = (terminal[0], terminal[1], b"", None)
+                self._terminal = (terminal[0], terminal[1], b"", terminal[3] if not error else None)
+
+    def values_dropped(self) -> bool:
+        """Whether the broker dropped values of the task, which is done."""
+        return self._terminal is not None and "values_dropped" in (self._terminal[3] or ())
 
     def _decode_value(self, payload: Payload) -> Any:
         return decode_value(payload, self._holder.trusted)
 
     def fail(self, error: BaseException, *, cancelled: bool = False) -> list[Future[Any]]:
-        """Ends it with an error that no payload says. Returns it if it has callbacks to run."""
+        """Internal: ends it with an error that no payload says. Returns it if callbacks wait."""
         self._error = error
         self._decoded = True
         end: TerminalItem = (
@@ -253,12 +251,13 @@ class Future(StandardFuture[T]):
         return Future.settle([(self, end)])
 
     def run_callbacks(self) -> None:
-        """Calls what `add_done_callback` left. Caller: the client's thread, once."""
-        self._invoke_callbacks()  # type: ignore[attr-defined]
+        """Internal: calls what is due, of progress or of the end. Caller: the client's thread."""
+        if not self.tell_watchers():
+            self._invoke_callbacks()  # type: ignore[attr-defined]
 
     @staticmethod
     def settle(endings: Sequence[tuple[Future[Any], TerminalItem]]) -> list[Future[Any]]:
-        """Ends futures. Returns those that have callbacks, which the caller lets run."""
+        """Internal: ends futures. Returns those that have callbacks, which the caller runs."""
         observed: list[Future[Any]] = []
         with _MAKING:
             for future, terminal in endings:
@@ -297,7 +296,7 @@ class Future(StandardFuture[T]):
         known = dict(facts or {})
         if state == TERMINAL_FAILED:
             if known.get("reason") == "unknown_function":
-                return rejection_error(self.function, "unknown_function", str(known.get("text")))
+                return _unknown_function(self.function, known)
             trusted = self._holder.trusted
             return decode_failure(payload, trusted=trusted, task=self.label, facts=facts)
         if state == TERMINAL_CANCELLED:
@@ -309,17 +308,18 @@ class Future(StandardFuture[T]):
         return TaskLost(str(known.get("reason", "unknown")), self.label, known)
 
 
-_UNKNOWN: Final = re.compile(r"(?:Closest: (?P<closest>.+?)\. )?Known on (\d+) workers: (\d+) ")
+def _unknown_function(function: str, facts: Facts) -> UnknownFunction:
+    closest, *counts = (facts.get(name) for name in ("closest", "workers", "functions"))
+    names = map(str, cast("Sequence[object]", closest) if isinstance(closest, list | tuple) else ())
+    return UnknownFunction(
+        function, [*names], *(count if isinstance(count, int) else 0 for count in counts)
+    )
 
 
-def rejection_error(function: str, code: str, text: str) -> Exception:
+def rejection_error(function: str, code: str, text: str, facts: Facts | None) -> Exception:
     """The exception for a task that the broker did not take."""
     if code == "unknown_function":
-        match = _UNKNOWN.search(text)
-        if match is None:
-            return UnknownFunction(function)
-        closest = match["closest"].split(", ") if match["closest"] else ()
-        return UnknownFunction(function, closest, int(match[2]), int(match[3]))
+        return _unknown_function(function, facts or {})
     if code == "queue_full":
         return QueueFull(text)
     return TaskRejected(code, text)

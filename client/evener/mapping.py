@@ -32,8 +32,8 @@ _RUN_MAX_S: Final = 0.020
 _ITEMS_MAX: Final = 4_096
 _BYTES_MAX: Final = 64 * KIB
 
-# Chunks on the way for each worker: one runs, one waits at its side, one travels.
-_CHUNKS_PER_WORKER: Final = 3
+# Chunks on the way for each worker, beside those that it runs: one waits at its side, one travels.
+_CHUNKS_BEHIND: Final = 2
 _WORKERS_UNKNOWN: Final = 4
 _WORKERS_TIMEOUT_S: Final = 1.0
 
@@ -54,7 +54,10 @@ class ChunkFuture(Future[Any]):
 
 
 class Mapped(Iterator[Any]):
-    """The results of `Client.map`, as an iterator. `len` hint: as long as the iterables say."""
+    """The results of a `map`, as an iterator. Made by `Client.map`.
+
+    It tells `operator.length_hint` how much is left, where the iterables know. One thread may take.
+    """
 
     def __init__(
         self,
@@ -79,6 +82,8 @@ class Mapped(Iterator[Any]):
         self._fixed = 1 if self._alone else chunk
         self._size = self._fixed or 1
         self._workers = 0
+        known = target.function if target.code is None else None
+        self._at_once = 1 if known is None else known.at_once
         self._chunks: deque[_Chunk] = deque()
         self._values: Iterator[Any] = iter(())
         self._ready: deque[Any] = deque()  # outcomes of a chunk that had failures
@@ -113,7 +118,7 @@ class Mapped(Iterator[Any]):
     def _fill(self) -> None:
         if not self._workers:
             self._workers = self._count_workers()
-        most = max(4, _CHUNKS_PER_WORKER * self._workers)
+        most = max(4, (self._at_once + _CHUNKS_BEHIND) * self._workers)
         while len(self._chunks) < most:
             items = list(islice(self._source, self._size))
             if not items:

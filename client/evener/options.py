@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypedDict
@@ -36,18 +36,34 @@ RetryOn: TypeAlias = type[BaseException] | str | Iterable[type[BaseException] | 
 
 
 class TaskOptions(TypedDict, total=False):
-    """The options of a task; every one may be given to `task()`, `options()` and `submit`."""
+    """The options of a task. Not of a call: `submit` hands all keywords to the function.
+
+    They may be given to `App.task()`, to `options()` of a function, to `Client.function()` and to
+    `Client.map()`: `client.submit(demo.add.options(timeout="5s"), 1, 2)`.
+    """
 
     queue: str
+    """The line in which it waits, for workers that serve it; "default"."""
     priority: int
+    """0 to 9, of which 9 goes first; 5."""
     retries: int
+    """How often it is tried again after an exception, from 0 (the default) to 1,000."""
     retry_delay: Duration
+    """Before the first of these; it doubles each time, with jitter. 0.1 s."""
     retry_on: RetryOn
+    """After which exceptions; any."""
     max_starts: int
+    """How many workers may die while they run it before it is lost, from 1 to 1,000; 3."""
     timeout: Duration | None
+    """How long one attempt may run; then it is stopped, its slot is free, and `retries` count."""
     expires: Duration | None
+    """How long it may wait until it runs for the first time; then it ends as expired."""
     deadline: Duration | None
+    """How long all may take, from the submission; then it ends as expired, in whatever state."""
     at_most_once: bool
+    """Never run it twice: where nobody can tell whether it ran, it is lost; False."""
+    forward_output: bool
+    """What it writes to stdout and stderr comes to its client, too (`Client.on_output`); False."""
 
 
 def merge(base: Options | None, changes: TaskOptions) -> Options:
@@ -63,9 +79,23 @@ def merge(base: Options | None, changes: TaskOptions) -> Options:
 
 
 def _unknown(name: str) -> str:
+    if name == "grace":
+        return "grace belongs to a function: @app.task(grace=...), not to single tasks of it"
+    if name in ("concurrency", "threads"):
+        return f"{name} belongs to a function: @app.task({name}=...), not to single tasks of it"
     close = difflib.get_close_matches(name, _READERS, n=1)
     hint = f' Did you mean "{close[0]}"?' if close else ""
     return f'unknown option "{name}".{hint} Options: {", ".join(_READERS)}'
+
+
+def misplaced(keywords: Iterable[str], parameters: Container[str], instead: str) -> str:
+    """A hint where somebody gave options of the task among the arguments of a call; or nothing.
+
+    `instead` is what to write, with `{}` in the place of the options.
+    """
+    options = [name for name in keywords if name in _READERS and name not in parameters]
+    given = ", ".join(f"{name}=..." for name in options)
+    return f". For an option of the task write {instead.format(given)}" if options else ""
 
 
 # --- Durations ------------------------------------------------------------------------------------
@@ -92,19 +122,6 @@ def parse_duration(name: str, value: object) -> float:
     return seconds
 
 
-def seconds_text(seconds: float) -> str:
-    """A duration for people: `1.2 s`, `350 ms`, `2 min 5 s`."""
-    if seconds < 0.001:
-        return f"{seconds * 1e6:.0f} µs"
-    if seconds < 1:
-        return f"{seconds * 1e3:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
 def _limit_ms(name: str, value: object) -> int:
     if value is None:
         return 0
@@ -114,7 +131,8 @@ def _limit_ms(name: str, value: object) -> int:
     return math.ceil(seconds * 1000)
 
 
-def _delay_ms(name: str, value: object) -> int:
+def read_delay_ms(name: str, value: object) -> int:
+    """The milliseconds of a duration that may be 0. Raises `UsageError`, naming `name`."""
     return math.ceil(parse_duration(name, value) * 1000)
 
 
@@ -185,11 +203,12 @@ _READERS: Final[dict[str, tuple[str, Callable[[str, object], Any]]]] = {
     "queue": ("queue", _queue),
     "priority": ("priority", _whole(PRIORITY_MIN, PRIORITY_MAX)),
     "retries": ("retries", _whole(0, RETRIES_MAX)),
-    "retry_delay": ("retry_delay_ms", _delay_ms),
+    "retry_delay": ("retry_delay_ms", read_delay_ms),
     "retry_on": ("retry_on", _retry_on),
     "max_starts": ("max_starts", _whole(1, MAX_STARTS_MAX)),
     "timeout": ("timeout_ms", _limit_ms),
     "expires": ("expires_ms", _limit_ms),
     "deadline": ("deadline_ms", _limit_ms),
     "at_most_once": ("at_most_once", _flag),
+    "forward_output": ("forward_output", _flag),
 }

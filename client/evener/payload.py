@@ -231,6 +231,16 @@ def decode_chunk_result(payload: Payload, trusted: bool, items: int) -> ChunkRes
     return ChunkResult(values, failures)
 
 
+def decode_outcome(payload: Payload, trusted: bool) -> Any:
+    """The value of a result, or the `ChunkResult` of a chunk. Raises `PeerError`."""
+    result = _decode(payload, trusted)
+    if result.__class__ is list and len(result) == 1:
+        return result[0]
+    if result.__class__ is not list or len(result) != 2 or result[0].__class__ is not list:
+        raise PeerError("payload is no result, neither of a call nor of a chunk")
+    return decode_chunk_result(payload, trusted, len(result[0]))
+
+
 def _pickle_result(
     result: list[Any], value: object, trusted: bool, function: str
 ) -> tuple[bytes, list[Buffer]]:

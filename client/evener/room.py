@@ -1,5 +1,8 @@
 """The wait for room at the broker, when as many tasks are open as it takes from one client.
 
+What a program does then is its choice. `Client.submit` blocks; with `Client(queue_full="raise")` it
+raises `QueueFull`; `Client.submit_async` lets other coroutines go on until there is room.
+
 Rules of this file: looking is cheap and may be a little late; the broker has the last word, and
 what it rejects as too much the session holds until there is room.
 """
@@ -7,6 +10,7 @@ what it rejects as too much the session holds until there is room.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -37,6 +41,29 @@ class Room:
             or tasks.bytes >= session.bytes_max - session.bytes_max // 4
         )
 
+    def is_full(self, size: int, waiting: int) -> bool:
+        """Whether a payload of `size` bytes has to wait; `waiting` as for `wait`."""
+        session = self._session
+        tasks = session.tasks
+        return len(tasks) + waiting >= session.tasks_max or (
+            tasks.bytes > 0 and tasks.bytes + size > session.bytes_max
+        )
+
+    def flush(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
+        """Blocks until everything that was submitted is accepted; returns whether it is."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._condition:
+            self._wanted += 1
+            try:
+                while not is_done():
+                    left = _LOOK_S if deadline is None else deadline - time.monotonic()
+                    if left <= 0:
+                        return False
+                    self._condition.wait(min(left, _LOOK_S))
+            finally:
+                self._wanted -= 1
+        return True
+
     def wait(self, size: int, waiting: Callable[[], int], is_over: Callable[[], bool]) -> None:
         """Blocks until a payload of `size` bytes has room. Raises `QueueFull` if it is not to wait.
 
@@ -45,7 +72,7 @@ class Room:
         with self._condition:
             self._wanted += 1
             try:
-                while not is_over() and self._is_full(size, waiting()):
+                while not is_over() and self.is_full(size, waiting()):
                     if not self._session.hold_when_full:
                         raise QueueFull(self._text(waiting()))
                     self._condition.wait(_LOOK_S)
@@ -57,13 +84,6 @@ class Room:
         if self._wanted:
             with self._condition:
                 self._condition.notify_all()
-
-    def _is_full(self, size: int, waiting: int) -> bool:
-        session = self._session
-        tasks = session.tasks
-        return len(tasks) + waiting >= session.tasks_max or (
-            tasks.bytes > 0 and tasks.bytes + size > session.bytes_max
-        )
 
     def _text(self, waiting: int) -> str:
         session = self._session

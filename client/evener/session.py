@@ -30,14 +30,14 @@ from evener.session_records import (
     Send,
     State,
     Submitted,
+    Took,
 )
 from evener.session_state import SessionState
 from evener.session_work import ACK, Work
+from evener.texts import plural
 from evener_wire import messages as m
+from evener_wire.backoff import Patience, a_little_later
 from evener_wire.limits import (
-    CLIENT_BYTES_MAX,
-    CLIENT_TASKS_MAX,
-    HEARTBEAT_NS,
     ID_BYTES,
     MILLISECOND_NS,
     PROTOCOL_MAX,
@@ -78,8 +78,7 @@ class ClientSession(SessionState):
         *,
         hold_when_full: bool = True,
     ) -> None:
-        super().__init__()
-        self.welcome: m.Welcome | None = None
+        super().__init__(rng)
         self.refusal: tuple[str, str] | None = None
         """The last one, also where it was passing."""
         self._instance = instance
@@ -92,23 +91,28 @@ class ClientSession(SessionState):
         self._heard_ns = 0
         self._sent_ns = 0
         self._hello_ns = 0  # when the last one was said
+        self._patience = Patience(_HELLO_REPEAT_NS, SILENCE_NS)
         self._lost_ns: int | None = None
         self._violations = 0
-        self._closing = False
-        self._closing_over = False
+        self._quiet_until_ns = 0  # after a refusal
+        self._closing = self._closing_over = False
         self._handlers: dict[type, Callable[[Any], None]] = {
             m.Welcome: self._on_welcome,
             m.Accepted: self._on_accepted,
             m.Rejected: self._work.on_rejected,
             m.Terminal: self._work.on_terminal,
+            m.Progress: self._work.on_progress,
+            m.Values: self._work.on_values,
+            m.Output: self._work.on_output,
             m.Heartbeat: lambda message: None,  # that it came is all it says
-            m.Notice: self._on_notice,
+            m.Notice: lambda message: self._log("warning", message.text),
             m.Answer: self._work.on_answer,
             m.Goodbye: self._on_goodbye,
         }
         self._inputs: dict[type, Callable[[Any], None]] = {
             Submitted: self._submitted,
             CancelAsked: self._cancel_asked,
+            Took: lambda event: self._work.took(event, self.state is State.OPEN),
             Asked: self._asked,
             Received: self._received,
             Malformed: self._malformed,
@@ -151,22 +155,6 @@ class ClientSession(SessionState):
         """Whether tasks wait here while the broker is full."""
         return self._work.hold_when_full
 
-    @property
-    def tasks_max(self) -> int:
-        """Open tasks that the broker takes from this client."""
-        return CLIENT_TASKS_MAX if self.welcome is None else self.welcome.tasks_max
-
-    @property
-    def bytes_max(self) -> int:
-        """Payload bytes of open tasks that the broker takes from this client."""
-        return CLIENT_BYTES_MAX if self.welcome is None else self.welcome.bytes_max
-
-    def _beat_ns(self) -> int:
-        return self.welcome.heartbeat_ms * MILLISECOND_NS if self.welcome else HEARTBEAT_NS
-
-    def _silence_ns(self) -> int:
-        return self.welcome.silence_ms * MILLISECOND_NS if self.welcome else SILENCE_NS
-
     # --- What the program wants -------------------------------------------------------------------
 
     def _submitted(self, event: Submitted) -> None:
@@ -174,7 +162,7 @@ class ClientSession(SessionState):
             refusal = self.refusal if self.state is State.REFUSED else None
             self.effects.append(Abandon(event.tickets, refusal))
         else:
-            self.tasks.add(event.tickets)
+            self._work.submit(event.tickets)
 
     def _cancel_asked(self, event: CancelAsked) -> None:
         if not self.is_over():
@@ -206,8 +194,8 @@ class ClientSession(SessionState):
     def _lose(self, reason: str) -> None:
         if self.state is State.OPEN:
             self._lost_ns = self.now_ns
-            waiting = f"; {len(self.tasks)} open tasks wait for it" if len(self.tasks) else ""
-            self._log("warning", f"lost the broker ({reason}){waiting}")
+            left = f", with {plural(count, 'open task')}" if (count := len(self.tasks)) else ""
+            self._log("warning", f"lost the broker ({reason}){left}")
         self._leave_session()
         self._deadlines.clear(_HELLO)
         self._move(Cause.LOST)
@@ -220,20 +208,25 @@ class ClientSession(SessionState):
         last = self.welcome
         epoch, broker = (last.epoch, last.broker) if last else (0, bytes(ID_BYTES))
         who = (self._instance, self._name, epoch, broker, self._facts)
-        hello = m.Hello(PROTOCOL_MIN, PROTOCOL_MAX, "client", *who)
         self._hello_ns = self.now_ns
-        self._deadlines.set(_HELLO, self.now_ns + _HELLO_REPEAT_NS)
-        self.effects.append(Send(0, 0, hello))
+        self._quiet_until_ns = min(self._quiet_until_ns, self.now_ns)
+        self.effects.append(Send(0, 0, m.Hello(PROTOCOL_MIN, PROTOCOL_MAX, "client", *who)))
+        self._deadlines.set(_HELLO, self._patience.asked(self.now_ns))
 
-    def _greet_again(self, pause_ns: int = _HELLO_PAUSE_NS) -> None:
+    def _greet_again(self) -> None:
         """The session is over, the connection may be fine: HELLO, but not in a tight circle."""
+        wait_ns = self._hello_ns + _HELLO_PAUSE_NS - self.now_ns
+        self._greet_after(wait_ns)
+        if wait_ns <= 0:
+            self._say_hello()
+
+    def _greet_after(self, wait_ns: int) -> None:
+        """HELLO later. Until then nothing is expected of the broker."""
         self._leave_session()
         if self.state is State.OPEN:
             self._move(Cause.OUT_OF_STEP)
-        if self.now_ns - self._hello_ns >= pause_ns:
-            self._say_hello()
-        else:
-            self._deadlines.set(_HELLO, self._hello_ns + pause_ns)
+        self._quiet_until_ns = self.now_ns + wait_ns
+        self._deadlines.set(_HELLO, self._quiet_until_ns)
 
     # --- Messages ---------------------------------------------------------------------------------
 
@@ -283,12 +276,19 @@ class ClientSession(SessionState):
             self._greet_again()
 
     def _on_refused(self, message: m.Refused) -> None:
+        if message.code == "retry_after":
+            # Within a session it answers a HELLO that was repeated: the session stands.
+            if self.state is State.GREETING:
+                self.count("deferred")
+                self._greet_after(a_little_later(message.wait_ms * MILLISECOND_NS, self._rng))
+            return
         self.refusal = (message.code, message.text)
         if message.code == "violation":
             self._violations += 1
         if message.code in _PASSING_REFUSALS and self._violations < _VIOLATIONS_MAX:
-            self._log("warning", f"the broker refused the session for now: {message.text}")
-            self._greet_again(_HELLO_REPEAT_NS)
+            if not self._refusals.failures:
+                self._log("warning", f"the broker refused the session for now: {message.text}")
+            self._greet_after(self._refusals.failed_for_now())
             return
         self._log("error", f"the broker refused the session: {message.text}")
         self._end(Cause.REFUSED, self.refusal)
@@ -297,23 +297,22 @@ class ClientSession(SessionState):
         before, self.welcome = self.welcome, message
         restarted = before is not None and before.broker != message.broker
         again = self._work.welcomed(restarted)
+        self._reconnects.reset()
         self._deadlines.clear(_HELLO)
         self._deadlines.set(_BEAT, self.now_ns + self._beat_ns())
         self._deadlines.set(_SILENCE, self.now_ns + self._silence_ns())
         self._move(Cause.WELCOMED)
         if self._lost_ns is not None:
             gap_s = (self.now_ns - self._lost_ns) / 1e9
-            news = f"; it restarted, {again} open tasks submitted again" if restarted else ""
+            news = f"; it restarted, {plural(again, 'open task')} submitted again" * restarted
             self._log("warning", f"connected to the broker again after {gap_s:.1f} s{news}")
             self._lost_ns = None
         self._work.ask_again()
 
     def _on_accepted(self, message: m.Accepted) -> None:
         self._violations = 0
+        self._refusals.reset()
         self._work.on_accepted(message)
-
-    def _on_notice(self, message: m.Notice) -> None:
-        self._log("warning", message.text)
 
     def _on_goodbye(self, message: m.Goodbye) -> None:
         self._lose(f"it said goodbye: {message.reason}")
@@ -342,13 +341,14 @@ class ClientSession(SessionState):
             self._work.on_due(name)
 
     def _on_silence(self) -> None:
-        if self.now_ns - self._heard_ns >= self._silence_ns():
-            self._heard_ns = self.now_ns
+        since_ns = max(self._heard_ns, min(self._quiet_until_ns, self.now_ns))
+        if self.now_ns - since_ns >= self._silence_ns():
+            self._heard_ns = since_ns = self.now_ns
             if self.state is not State.CONNECTING:
                 self._lose("silent")
             self._deadlines.clear(_HELLO)
-            self.effects.append(Reopen())
-        self._deadlines.set(_SILENCE, self._heard_ns + self._silence_ns())
+            self.effects.append(Reopen(self._reconnects.failed()))
+        self._deadlines.set(_SILENCE, since_ns + self._silence_ns())
 
     def _go_on_closing(self) -> None:
         waits = self.tasks.undelivered() and not self._closing_over

@@ -28,6 +28,15 @@ class Ticket(Protocol):
     item: Item
 
 
+class Readable(Ticket, Protocol):
+    """What a ticket has to say once values of its task come."""
+
+    unread: bool
+    """Nobody reads them: they are dropped as they come."""
+    dropped: bool
+    """Some were."""
+
+
 class State(Enum):
     """What the session has of a broker."""
 
@@ -84,13 +93,22 @@ class CancelAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class Took:
+    """The program took all values of this attempt below `upto`; None: whatever has come."""
+
+    task_id: bytes
+    fence: int
+    upto: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
-    """The program has a question about the cluster."""
+    """The program has a question about the cluster. `timeout_ns` None: it can wait."""
 
     number: int
     what: str
     arguments: Facts
-    timeout_ns: int
+    timeout_ns: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +145,15 @@ class CloseAsked:
 
 
 Event: TypeAlias = (
-    Submitted | CancelAsked | Asked | Received | Malformed | Connected | Disconnected | CloseAsked
+    Submitted
+    | CancelAsked
+    | Took
+    | Asked
+    | Received
+    | Malformed
+    | Connected
+    | Disconnected
+    | CloseAsked
 )
 
 
@@ -151,10 +177,35 @@ class Resolve:
 
 
 @dataclass(frozen=True, slots=True)
-class Reject:
-    """The broker did not take these tasks: (ticket, code, text)."""
+class Reported:
+    """These tasks said how far they are: (ticket, fence, done, total, note)."""
 
-    tickets: Sequence[tuple[Ticket, str, str]]
+    reports: Sequence[tuple[Ticket, int, float, float | None, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Valued:
+    """These tasks yielded, in this order, each value once: (ticket, fence, payload or the end)."""
+
+    values: Sequence[tuple[Ticket, int, Payload | None]]
+
+
+Part: TypeAlias = tuple[Ticket, int, str, int, int, Sequence[str]]
+"""Lines of a task: ticket, fence, worker, how many are missing before them, stream, texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wrote:
+    """These tasks wrote lines."""
+
+    parts: Sequence[Part]
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The broker did not take these tasks: (ticket, code, text, facts or None)."""
+
+    tickets: Sequence[tuple[Ticket, str, str, Facts | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +227,9 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Reopen:
-    """Close the connection and open a new one."""
+    """Close the connection and open a new one, which tries within this window."""
+
+    window_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,4 +247,16 @@ class StateChanged:
     state: State
 
 
-Effect: TypeAlias = Send | Resolve | Reject | Abandon | Answered | Reopen | Log | StateChanged
+Effect: TypeAlias = (
+    Send
+    | Resolve
+    | Reported
+    | Valued
+    | Wrote
+    | Reject
+    | Abandon
+    | Answered
+    | Reopen
+    | Log
+    | StateChanged
+)

@@ -5,6 +5,7 @@ Rules of this file: no I/O, no clock, no decisions.
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from typing import Final
 
@@ -17,15 +18,37 @@ from evener.session_records import (
     State,
     StateChanged,
 )
+from evener_wire import messages as m
+from evener_wire.backoff import Backoff
+from evener_wire.limits import (
+    CLIENT_BYTES_MAX,
+    CLIENT_TASKS_MAX,
+    HEARTBEAT_NS,
+    MILLISECOND_NS,
+    RECONNECT_CLIENT_MAX_NS,
+    RECONNECT_MAX_NS,
+    REFUSED_AGAIN_MAX_NS,
+    REFUSED_AGAIN_MIN_NS,
+    SILENCE_NS,
+)
 
 _LOG_LENGTH: Final = 256
+
+# Whatever a broker asks for: without a bound one that says 0 would have us spin.
+_BEAT_MIN_NS: Final = 10 * MILLISECOND_NS
+_SILENCE_MIN_NS: Final = 100 * MILLISECOND_NS
 
 
 class SessionState:
     """State, counters, the record of changes, and the effects of the step under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, rng: random.Random) -> None:
         self.state = State.CONNECTING
+        self.welcome: m.Welcome | None = None
+        """The last one, also while there is no session."""
+        self._rng = rng
+        self._refusals = Backoff(REFUSED_AGAIN_MIN_NS, REFUSED_AGAIN_MAX_NS, rng)
+        self._reconnects = Backoff(RECONNECT_MAX_NS, RECONNECT_CLIENT_MAX_NS, rng)
         self.now_ns = 0
         self.effects: list[Effect] = []
         self.counters: dict[str, int] = {}
@@ -50,6 +73,30 @@ class SessionState:
 
     def _log(self, level: Level, text: str) -> None:
         self.effects.append(Log(level, text))
+
+    # --- What the broker told with its welcome ----------------------------------------------------
+
+    @property
+    def tasks_max(self) -> int:
+        """Open tasks that the broker takes from this client."""
+        return CLIENT_TASKS_MAX if self.welcome is None else self.welcome.tasks_max
+
+    @property
+    def bytes_max(self) -> int:
+        """Payload bytes of open tasks that the broker takes from this client."""
+        return CLIENT_BYTES_MAX if self.welcome is None else self.welcome.bytes_max
+
+    def _beat_ns(self) -> int:
+        if self.welcome is None:
+            return HEARTBEAT_NS
+        return max(_BEAT_MIN_NS, self.welcome.heartbeat_ms * MILLISECOND_NS)
+
+    def _silence_ns(self) -> int:
+        if self.welcome is None:
+            return SILENCE_NS
+        return max(_SILENCE_MIN_NS, self.welcome.silence_ms * MILLISECOND_NS)
+
+    # --- For people and tests ---------------------------------------------------------------------
 
     def story(self) -> str:
         """The changes on record, one a line."""

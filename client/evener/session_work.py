@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Final, Protocol, cast
+from itertools import zip_longest
+from typing import Any, Final, Protocol, cast
 
-from evener.deadlines import Deadlines
+from evener.deadlines import NEVER, Deadlines
+from evener.expiry import Expiry
+from evener.session_lines import Lines
 from evener.session_records import (
     Abandon,
     Answered,
     Asked,
     CancelAsked,
     Effect,
+    Readable,
     Reject,
+    Reported,
     Resolve,
     TerminalItem,
     Ticket,
+    Took,
+    Valued,
+    Wrote,
 )
+from evener.session_streams import Streams
 from evener.submissions import Submissions
 from evener_wire import messages as m
 from evener_wire.limits import (
@@ -44,6 +53,7 @@ _FULL_DELAY_MAX_NS: Final = SECOND_NS
 # Names of deadlines.
 ACK: Final = "ack"
 RETRY: Final = "retry"
+_EXPIRY: Final = "expiry"
 _QUESTION: Final = "question"
 
 
@@ -77,6 +87,9 @@ class Work:
         self._outlet = outlet
         self._deadlines = deadlines
         self._rng = rng
+        self._expiry = Expiry()
+        self._streams = Streams()
+        self._lines = Lines()
         self._unacked = 0
         self._unacked_bytes = 0
         self._full_delay_ns = _FULL_DELAY_MIN_NS
@@ -86,21 +99,32 @@ class Work:
 
     # --- What the program wants -------------------------------------------------------------------
 
+    def submit(self, tickets: Sequence[Ticket]) -> None:
+        """New tasks, which go with the next flush."""
+        limited = self.tasks.add(tickets)
+        if limited:
+            self._expiry.prune(self.tasks.__contains__, len(self.tasks))
+            self._expiry.add(limited, self._outlet.now_ns)
+            self._deadlines.set(_EXPIRY, self._expiry.next_at())
+
     def cancel(self, event: CancelAsked) -> None:
         """What no broker has ends here; of the rest, the broker is told with the next flush."""
         unsent = self.tasks.unsent(event.task_ids)
         if unsent:
             ended: list[TerminalItem] = [(i, m.TERMINAL_CANCELLED, b"", None) for i in unsent]
             self._outlet.effects.append(Resolve(self.tasks.ended(ended)))
+            for task_id in unsent:
+                self._cancelling.pop(task_id, None)  # the broker was full when it was asked before
         self._cancelling.update((i, None) for i in event.task_ids if i in self.tasks)
         # Of other clients, too; but not those that have just ended here.
         self._cancels_due += [i for i in event.task_ids if i not in unsent]
 
     def ask(self, event: Asked, is_open: bool) -> None:
         """Asks now, or once there is a session."""
-        at_ns = self._outlet.now_ns + event.timeout_ns
         self._questions[event.number] = (event.what, event.arguments)
-        self._deadlines.set((_QUESTION, event.number), at_ns)
+        if event.timeout_ns is not None:
+            at_ns = self._outlet.now_ns + event.timeout_ns
+            self._deadlines.set((_QUESTION, event.number), at_ns)
         if is_open:
             self._outlet.send(m.Query(event.number, event.what, event.arguments))
 
@@ -145,16 +169,16 @@ class Work:
 
     def on_rejected(self, message: m.Rejected) -> None:
         """Tasks that the broker will not have, or not now."""
-        rejected: list[tuple[Ticket, str, str]] = []
+        rejected: list[tuple[Ticket, str, str, m.Facts | None]] = []
         full: set[bytes] = set()
-        for task_id, code, text in message.items:
+        for (task_id, code, text), facts in zip_longest(message.items, message.details):
             if code == "queue_full" and self.hold_when_full:
                 full.add(task_id)
                 continue
             ticket = self.tasks.remove(task_id)
             self._cancelling.pop(task_id, None)
             if ticket is not None:
-                rejected.append((ticket, code, text))
+                rejected.append((ticket, code, text, facts))
         if rejected:
             self._outlet.effects.append(Reject(rejected))
         if full:
@@ -170,9 +194,11 @@ class Work:
         endings = self.tasks.ended(items)
         if len(endings) != len(items):
             self._outlet.count("terminals_repeated", len(items) - len(endings))
-        if self._cancelling:
+        if self._cancelling or self._streams or self._lines:
             for item in items:
                 self._cancelling.pop(item[0], None)
+                self._streams.ended(item[0])
+                self._lines.ended(item[0])
         if endings:
             self._outlet.effects.append(Resolve(endings))
         self._unacked += 1
@@ -181,6 +207,51 @@ class Work:
             self.acknowledge()
         elif self._unacked == 1:
             self._deadlines.set(ACK, self._outlet.now_ns + ACK_DELAY_NS)
+
+    def on_progress(self, message: m.Progress) -> None:
+        """Tasks say how far they are. Acknowledged at once: the broker sends one at a time."""
+        reports = [(self.tasks.get(task_id), *said) for task_id, *said in message.items]
+        known = [report for report in reports if report[0] is not None]
+        if known:
+            self._outlet.effects.append(Reported(cast("Any", known)))
+        self._unacked += 1
+        self.acknowledge()
+
+    def on_output(self, message: m.Output) -> None:
+        """Tasks wrote lines. Acknowledged at once: the broker has but so much on the way."""
+        pairs = [(self.tasks.get(item[0]), item) for item in message.items]
+        parts = [self._lines.came(ticket, item) for ticket, item in pairs if ticket is not None]
+        news = [part for part in parts if part is not None]
+        if news:
+            self._outlet.effects.append(Wrote(news))
+        self._unacked += 1
+        self.acknowledge()
+
+    def on_values(self, message: m.Values) -> None:
+        """Generators yielded. What is not the next value of its task is asked for, or known."""
+        values: list[tuple[Ticket, int, m.Payload | None]] = []
+        told: dict[bytes, bool] = {}
+        for item in message.items:
+            task_id, fence, index, more, payload = item
+            ticket = self.tasks.get(task_id)
+            if ticket is None:
+                self._outlet.count("values_late")
+                continue
+            is_next, is_told = self._streams.came(cast("Readable", ticket), item)
+            if is_next:
+                values.append((ticket, fence, payload if more else None))
+            if is_told:
+                gap = self._streams.is_gap(task_id, fence, index)
+                told[task_id] = told.get(task_id, False) or gap
+        if values:
+            self._outlet.effects.append(Valued(values))
+        if told:
+            self._outlet.send(m.Taken([self._streams.told(i, gap) for i, gap in told.items()]))
+
+    def took(self, event: Took, is_open: bool) -> None:
+        """The program took values. Without a session they come again, and it is told then."""
+        if self._streams.took(event.task_id, event.fence, event.upto) and is_open:
+            self._outlet.send(m.Taken([self._streams.told(event.task_id)]))
 
     def acknowledge(self) -> None:
         """Tells the broker which ends it need not keep any more. The session must be open."""
@@ -201,17 +272,38 @@ class Work:
         """A deadline that is not the session's own."""
         if name == RETRY:
             self.tasks.retry_held()
+        elif name == _EXPIRY:
+            self._expire()
         else:
             kind, number = cast("tuple[str, int]", name)
             assert kind == _QUESTION
             del self._questions[number]
             self._outlet.effects.append(Answered(number, False, None))
 
+    def _expire(self) -> None:
+        """Deadlines that passed without a word of a broker. Should one come later, it is no news.
+
+        A broker that has such a task keeps the same deadline, so nobody has to be told.
+        """
+        endings = self.tasks.ended(self._expiry.due(self._outlet.now_ns))
+        for _, item in endings:
+            self._cancelling.pop(item[0], None)
+            self._streams.ended(item[0])
+            self._lines.ended(item[0])
+        if endings:
+            self._outlet.count("expired_here", len(endings))
+            self._outlet.effects.append(Resolve(endings))
+        if self._expiry.next_at() < NEVER:
+            self._deadlines.set(_EXPIRY, self._expiry.next_at())
+
     def abandon(self, refusal: tuple[str, str] | None) -> None:
         """There will be no more session: everything that waits for one ends."""
         self._unacked = self._unacked_bytes = 0
         self._cancelling.clear()
         self._cancels_due.clear()
+        self._streams.clear()
+        self._lines.clear()
+        self._expiry.clear()
         for number in self._questions:
             self._outlet.effects.append(Answered(number, False, None))
         self._questions.clear()
@@ -222,7 +314,8 @@ class Work:
     def check(self) -> None:
         """Recount all redundant state; raises AssertionError."""
         self.tasks.check()
+        self._expiry.check()
+        assert (_EXPIRY in self._deadlines) == (self._expiry.next_at() < NEVER)
         assert (ACK in self._deadlines) <= (self._unacked > 0)
         assert (RETRY in self._deadlines) == self.tasks.held()
         assert all(task_id in self.tasks for task_id in self._cancelling)
-        assert all((_QUESTION, number) in self._deadlines for number in self._questions)

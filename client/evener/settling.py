@@ -7,14 +7,26 @@ are to be run.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from evener.errors import BrokerRefused, ClientClosed
 from evener.future import Future, rejection_error
-from evener.session_records import Abandon, Log, Reject, Resolve, State, Ticket
+from evener.reporting import Progress
+from evener.session_records import (
+    Abandon,
+    Log,
+    Reject,
+    Reported,
+    Resolve,
+    State,
+    Ticket,
+    Took,
+    Valued,
+)
+from evener.texts import plural
+from evener_wire.messages import attempt_of
 
 
 def resolve(effect: Resolve) -> list[Future[Any]]:
@@ -23,12 +35,32 @@ def resolve(effect: Resolve) -> list[Future[Any]]:
     return Future.settle(cast(Any, effect.endings))
 
 
+def report(effect: Reported) -> list[Future[Any]]:
+    """These tasks said how far they are."""
+    due: list[Future[Any]] = []
+    for ticket, fence, done, total, note in effect.reports:
+        future = _future(ticket)
+        if future.reported(Progress(done, total, note, attempt_of(fence))):
+            due.append(future)
+    return due
+
+
+def valued(effect: Valued) -> list[Took]:
+    """These tasks yielded. Of values that nobody reads any more, the broker is told at once."""
+    unread: dict[bytes, int] = {}
+    for ticket, fence, payload in effect.values:
+        future = _future(ticket)
+        if future.valued(fence, payload):
+            unread[future.item[0]] = fence
+    return [Took(task_id, fence, None) for task_id, fence in unread.items()]
+
+
 def reject(effect: Reject) -> list[Future[Any]]:
     """The broker did not take these tasks."""
     observed: list[Future[Any]] = []
-    for ticket, code, text in effect.tickets:
+    for ticket, code, text, facts in effect.tickets:
         future = cast("Future[Any]", ticket)
-        observed += future.fail(rejection_error(future.function, code, text))
+        observed += future.fail(rejection_error(future.function, code, text, facts))
     return observed
 
 
@@ -66,12 +98,6 @@ def _future(ticket: Ticket) -> Future[Any]:
 # --- What a person is told ------------------------------------------------------------------------
 
 
-def refuse_after_fork(pid: int) -> None:
-    """Nobody serves the child of a fork: raises `ClientClosed` there, instead of waiting."""
-    if pid != os.getpid():
-        raise ClientClosed("the client was made before a fork; make one in each process")
-
-
 def ended_error(state: State, refusal: tuple[str, str] | None, broken: str | None) -> Exception:
     """Why a connection takes no more tasks."""
     if broken is not None:
@@ -83,10 +109,11 @@ def ended_error(state: State, refusal: tuple[str, str] | None, broken: str | Non
 
 def say_what_runs(future: Future[Any], open_tasks: int) -> None:
     """For somebody who pressed Ctrl-C while waiting for a result: nothing was cancelled."""
+    if not future.task_id:
+        return  # a question, not a task
     count = max(1, open_tasks)
-    noun = "task" if count == 1 else "tasks"
     more = "" if count == 1 else " ..."
-    text = f"left running on the cluster: {count} {noun}"
+    text = f"left running on the cluster: {plural(count, 'task')}"
     sys.stderr.write(f"{text} (evener cancel {future.task_id[:8]}{more})\n")
 
 

@@ -56,18 +56,26 @@ class Submissions:
     def __contains__(self, task_id: bytes) -> bool:
         return task_id in self._table
 
+    def get(self, task_id: bytes) -> Ticket | None:
+        """An open task."""
+        return self._table.get(task_id)
+
     # --- In ---------------------------------------------------------------------------------------
 
-    def add(self, tickets: Sequence[Ticket]) -> None:
-        """New tasks."""
+    def add(self, tickets: Sequence[Ticket]) -> Sequence[Ticket]:
+        """New tasks. Returns those with a deadline."""
         table = self._table
         size = 0
+        limited: list[Ticket] = []
         for ticket in tickets:
             item = ticket.item
             table[item[0]] = ticket
             size += len(item[2])
+            if item[3] is not None and item[3].deadline_ms:
+                limited.append(ticket)
         self.bytes += size
         self._fresh.extend(tickets)
+        return limited
 
     # --- Out --------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import zmq
 
 from evener.session_records import Connected, Disconnected, Event, Malformed, Received
 from evener_wire import codec
+from evener_wire.backoff import retry_interval_ns
 from evener_wire.errors import PeerError
 from evener_wire.limits import (
     FRAME_BYTES_MAX,
@@ -56,28 +57,37 @@ _OPTIONS: dict[int, int] = {
 
 
 class Transport:
-    """A socket that connects, and connects again, to one address."""
+    """A socket that connects, and connects again, to one address.
 
-    def __init__(self, address: str, rng: random.Random) -> None:
+    A `context` that is handed in stays its owner's to end.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        rng: random.Random,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
         self._address = address
         self._rng = rng
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._open()
+        self._owns_context = context is None
+        self._context: zmq.Context[zmq.Socket[bytes]] = context or zmq.Context()
+        self._socket = self._open(RECONNECT_MAX_NS)
         self.fd = self._fd_of(self._socket)
 
-    def _open(self) -> zmq.Socket[bytes]:
+    def _open(self, window_ns: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.DEALER)
         for option, value in _OPTIONS.items():
             socket.setsockopt(option, value)
-        jitter_ns = self._rng.randint(RECONNECT_MIN_NS, RECONNECT_MAX_NS)
-        socket.setsockopt(zmq.RECONNECT_IVL, jitter_ns // MILLISECOND_NS)
+        interval_ns = retry_interval_ns(window_ns, RECONNECT_MIN_NS, self._rng)
+        socket.setsockopt(zmq.RECONNECT_IVL, interval_ns // MILLISECOND_NS)
         socket.connect(self._address)
         return socket
 
-    def reopen(self) -> None:
-        """A new socket instead of the old one. `fd` changes."""
+    def reopen(self, window_ns: int) -> None:
+        """A new socket instead of the old one, which tries within this window. `fd` changes."""
         self._socket.close(0)
-        self._socket = self._open()
+        self._socket = self._open(window_ns)
         self.fd = self._fd_of(self._socket)
 
     def poll(self) -> int:
@@ -146,7 +156,8 @@ class Transport:
     def close(self) -> None:
         """Closes the socket; what was not yet on its way is dropped."""
         self._socket.close(0)
-        self._context.term()
+        if self._owns_context:
+            self._context.term()
 
 
 def connection_events(flags: int, waits_for_connection: bool) -> list[Event]:

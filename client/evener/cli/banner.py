@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import click
 
-from evener.cli.output import clean, plural
+from evener.cli.output import clean
+from evener.texts import plural
 from evener.version import __version__
 
 _WILDCARDS = ("0.0.0.0", "::", "[::]", "*")
@@ -22,12 +23,14 @@ _NAMES_SHOWN_MAX = 8
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What is known when everything stands. `app` is None for a broker alone."""
+    """What is known when everything stands. `app` is None for a broker alone, which tells of its
+    journal by itself."""
 
     address: str
     app: str | None = None
     workers: int = 0
     functions: Sequence[str] = ()
+    journal: str = ""
 
 
 def show_broker(ready: Ready) -> None:
@@ -46,6 +49,7 @@ def show_up(ready: Ready) -> None:
         _headline(ready.address),
         f"  workers     {ready.workers} on this host ({_cpus()})",
         f"  functions   {listed}",
+        f"  journal     {clean(ready.journal)}",
         "",
         "Next:",
     ]

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
-
 import click
 
 from evener.cli import exits
 from evener.cli.connect import connected
 from evener.cli.group import COMMANDS, Command
-from evener.cli.ls import SHORT_ID
 from evener.cli.options import broker_option, connect_option, json_option
-from evener.cli.output import clean, complain, print_json
-
-if TYPE_CHECKING:
-    from evener.client import Client
-
-_ID = re.compile(r"[0-9a-f]{4,32}")
+from evener.cli.output import complain, print_json
+from evener.cli.tasks import ENDED, SHORT_ID, find, id_of, unknown
 
 
 @click.command(
@@ -38,27 +30,23 @@ _ID = re.compile(r"[0-9a-f]{4,32}")
 @broker_option
 @connect_option
 def command(ids: tuple[str, ...], as_json: bool, broker: str | None, connect_timeout: float) -> int:
-    wanted = [task_id.lower().removeprefix("[").removesuffix("]") for task_id in ids]
-    for task_id in wanted:
-        if not _ID.fullmatch(task_id):
-            raise click.UsageError(f'"{task_id}" is not the beginning of a task id')
+    wanted = [id_of(task_id) for task_id in ids]
     with connected(broker, connect_timeout) as client:
-        found = {task_id: _find(client, task_id) for task_id in wanted}
-        known = [full for full in found.values() if full is not None]
-        client.cancel(known)
+        found = {beginning: find(client, beginning) for beginning in wanted}
+        rows = [row for row in found.values() if row is not None]
+        ended = [row for row in rows if row["state"] in ENDED]
+        asked = [row["id"] for row in rows if row["state"] not in ENDED]
+        client.cancel(asked)
+    strangers = [beginning for beginning, row in found.items() if row is None]
     if as_json:
-        print_json({"cancelled": known, "unknown": [i for i, full in found.items() if not full]})
-    for task_id, full in found.items():
-        if full is None:
-            complain(f'no open task has an id that begins with "{task_id}"', "evener cancel")
-        elif not as_json:
-            click.echo(f"asked to cancel {full[:SHORT_ID]}")
-    return exits.OK if len(known) == len(found) else exits.FAILED
-
-
-def _find(client: Client, beginning: str) -> str | None:
-    rows = client.query("ls", kind="tasks", id=beginning, limit=2)["rows"]
-    if len(rows) > 1:
-        names = ", ".join(f"{row['id'][:12]} {row['function']}" for row in rows)
-        raise click.UsageError(f'several task ids begin with "{beginning}": {clean(names)}, ...')
-    return str(rows[0]["id"]) if rows else None
+        over = {row["id"]: row["state"] for row in ended}
+        print_json({"cancelled": asked, "ended": over, "unknown": strangers})
+    else:
+        for task_id in asked:
+            click.echo(f"asked to cancel {task_id[:SHORT_ID]}")
+    for row in ended:
+        name = f"{row['function']}[{row['id'][:SHORT_ID]}]"
+        complain(f"task {name} has ended already: {row['state']}", "evener cancel")
+    for beginning in strangers:
+        complain(unknown(beginning), "evener cancel")
+    return exits.FAILED if ended or strangers else exits.OK

@@ -10,7 +10,9 @@ from typing import Final
 OK: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
-UNREACHABLE: Final = 69  # EX_UNAVAILABLE of sysexits.h, as are the next ones of theirs
+DAMAGED: Final = 65  # EX_DATAERR of sysexits.h, as are the next ones of theirs
+UNREACHABLE: Final = 69  # EX_UNAVAILABLE
+UNUSABLE: Final = 74  # EX_IOERR
 TIMED_OUT: Final = 75  # EX_TEMPFAIL
 PROTOCOL: Final = 76  # EX_PROTOCOL
 REFUSED: Final = 77  # EX_NOPERM
@@ -22,7 +24,9 @@ MEANINGS: Final = (
     (OK, "done"),
     (FAILED, "a task, or the command, failed"),
     (USAGE, "wrong usage"),
+    (DAMAGED, "the journal is damaged, or no journal that this version reads"),
     (UNREACHABLE, "no broker could be reached, or a port is taken"),
+    (UNUSABLE, "the journal is in use, or cannot be written"),
     (TIMED_OUT, "timed out"),
     (PROTOCOL, "broker and client speak different protocol versions"),
     (REFUSED, "the broker refused the connection"),
@@ -35,6 +39,7 @@ MEANINGS: Final = (
 def code_of(error: BaseException) -> int:
     """The exit code for an error of evener's own."""
     from evener import errors as e
+    from evener.config.errors import ConfigError
 
     if isinstance(error, e.BrokerUnreachable):
         return UNREACHABLE
@@ -44,6 +49,8 @@ def code_of(error: BaseException) -> int:
         return TIMED_OUT
     if isinstance(error, e.PeerError):
         return PROTOCOL
+    if isinstance(error, ConfigError):
+        return CONFIG
     if isinstance(error, e.UsageError):
         return USAGE
     return FAILED

@@ -32,11 +32,23 @@ COMMANDS: Final[dict[str, Entry]] = {
     "broker": Entry("Start", "broker", "Run a broker, for workers and clients of any host."),
     "worker": Entry("Start", "worker", "Run worker processes on this host."),
     "demo": Entry("Start", "demo", "Run real work on a local cluster, and kill a worker."),
+    "restart": Entry("Care", "restart", "Replace workers one by one, so that they load new code."),
+    "drain": Entry("Care", "drain", "Let a host finish what runs and take nothing new."),
+    "scale": Entry("Care", "scale", "Change how many workers a host has."),
+    "schedule": Entry("Care", "schedule", "Run a schedule now, pause it, or let it go on."),
     "submit": Entry("Use", "submit", "Submit a task, and print its id or its result."),
     "cancel": Entry("Use", "cancel", "Cancel tasks, queued or running."),
+    "result": Entry("Use", "result", "Print the result of a task that was submitted before."),
+    "retry": Entry("Use", "retry", "Submit tasks that failed, got lost or expired once more."),
+    "purge": Entry("Use", "purge", "Forget tasks that failed, got lost or expired."),
     "status": Entry("Look", "status", "Show the cluster on one screen."),
-    "ls": Entry("Look", "ls", "List tasks, workers, queues, hosts, clients or functions."),
+    "ls": Entry("Look", "ls", "List tasks, workers, hosts and more; or what was lost or failed."),
+    "show": Entry("Look", "show", "Show all that is known of one task, also after its end."),
+    "why": Entry("Look", "why", "Tell why a task waits, or where it runs and since when."),
+    "stack": Entry("Look", "stack", "Print the Python stack of a worker, also of one that hangs."),
+    "logs": Entry("Look", "worker_logs", "Show what workers wrote, and follow it with -f."),
     "ping": Entry("Look", "ping", "Tell whether the broker answers."),
+    "config": Entry("Look", "config", "Show, check or begin the configuration."),
 }
 
 
@@ -46,6 +58,8 @@ class Command(click.Command):
     def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
+        if any(getattr(parameter, "key", None) is not None for parameter in self.params):
+            self.params.append(config_option())
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_help_text(ctx, formatter)
@@ -101,6 +115,7 @@ class Group(click.Group):
             formatter.write_dl(
                 [
                     ("EVENER_BROKER", "address of the broker, as --broker"),
+                    ("EVENER_CONFIG", "file with settings, as --config (see evener config)"),
                     (
                         "EVENER_UP_PORT",
                         "and so on: --port of evener up, and any option with a value",
@@ -129,6 +144,29 @@ class Group(click.Group):
         if standalone_mode:
             sys.exit(code)
         return code
+
+
+def config_option() -> click.Option:
+    """`--config`, read before all others: they may be in the file."""
+
+    def note(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        if not value:
+            return
+        # In the environment, so that clients and children of the command read the same.
+        before = os.environ.get("EVENER_CONFIG", "")
+        os.environ["EVENER_CONFIG"] = os.path.abspath(value)
+        ctx.call_on_close(lambda: os.environ.update(EVENER_CONFIG=before))
+
+    return click.Option(
+        ["--config"],
+        metavar="FILE",
+        expose_value=False,
+        is_eager=True,
+        callback=note,
+        help="Settings to use; else EVENER_CONFIG, ./evener.toml, [tool.evener] of "
+        "pyproject.toml, ~/.config/evener/config.toml.",
+        allow_from_autoenv=False,
+    )
 
 
 def did_you_mean(name: str, known: Sequence[str] | dict[str, Any]) -> str:
@@ -213,3 +251,6 @@ def cli() -> None:
     Start it:     evener up module:app -n 4
     Use it:       evener submit module:function 1 2 --wait
     """
+
+
+cli.params.append(config_option())

@@ -6,35 +6,103 @@ sentence. Nothing that is slow to import stands at the top.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from evener.cli.group import did_you_mean
+from evener.config.schema import SCHEMA
 
-PORT_DEFAULT: Final = 7450
+if TYPE_CHECKING:
+    from evener.config.schema import Key
+    from evener.config.settings import Settings
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
+_SETTINGS: Final = "evener.settings"
+
 
 class Option(click.Option):
-    """An option that stands under a heading of its own in the help."""
+    """An option that stands under a heading of its own in the help, and may be a setting."""
 
-    def __init__(self, *args: Any, section: str = "Options", **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, section: str = "Options", key: Key | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.section = section
+        self.key = key
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        # What names the command (EVENER_UP_PORT) is nearer than what names the section.
+        if self.key is not None and self.key.in_environment and ctx.auto_envvar_prefix:
+            nearest = os.environ.get(f"{ctx.auto_envvar_prefix}_{self.name}".upper())
+            if nearest:
+                return nearest
+        return super().resolve_envvar_value(ctx)
+
+    def consume_value(
+        self, ctx: click.Context, opts: Mapping[str, Any]
+    ) -> tuple[Any, click.core.ParameterSource]:
+        value, source = super().consume_value(ctx, opts)
+        if self.key is not None and source is click.core.ParameterSource.DEFAULT:
+            said = settings_of(ctx).from_file(self.key)
+            if said is not None:
+                # As written, so that click reads it as it reads a flag; a list is one already.
+                written = said.value if self.multiple else said.raw
+                return written, click.core.ParameterSource.DEFAULT_MAP
+        return value, source
+
+
+class AppArgument(click.Argument):
+    """The app of workers, which a variable or a file may name as well."""
+
+    def consume_value(
+        self, ctx: click.Context, opts: Mapping[str, Any]
+    ) -> tuple[Any, click.core.ParameterSource]:
+        value, source = super().consume_value(ctx, opts)
+        if source is click.core.ParameterSource.DEFAULT:
+            said = settings_of(ctx).find("worker.app")
+            if said is not None:
+                return said.value, click.core.ParameterSource.DEFAULT_MAP
+        return value, source
+
+
+def app_argument(*, required: bool, metavar: str) -> Callable[[Decorated], Decorated]:
+    """`module:attribute`."""
+    return click.argument("app", cls=AppArgument, required=required, metavar=metavar)
+
+
+def settings_of(ctx: click.Context) -> Settings:
+    """The settings of this call of the command, read once. Raises `ConfigError`."""
+    from evener.config import settings
+
+    found: Settings | None = ctx.meta.get(_SETTINGS)
+    if found is None:
+        found = ctx.meta[_SETTINGS] = settings()
+    return found
 
 
 def option(
-    *names: str, section: str = "Options", **settings: Any
+    *names: str, section: str = "Options", key: str | None = None, **settings: Any
 ) -> Callable[[Decorated], Decorated]:
     """`click.option` that shows its default, and its environment variable if it names one.
 
     Every other option has a variable too, by its command and name: `EVENER_UP_PORT`. Flags that
-    change what is printed or permitted have none: they hold where they are typed.
+    change what is printed or permitted have none: they hold where they are typed. `key` names a
+    setting of the schema: help, default and variables are its own, and a file may give its value.
     """
     flag = bool(settings.get("is_flag"))
+    if key is not None:
+        known = settings["key"] = SCHEMA[key]
+        settings.setdefault("help", known.help)
+        settings.setdefault("envvar", list(known.variables) or None)
+        settings.setdefault("show_envvar", bool(known.short))
+        if known.otherwise:
+            settings.setdefault("show_default", known.otherwise)
+        elif not flag:
+            settings.setdefault("default", known.default)
     settings.setdefault("show_default", not flag)
     settings.setdefault("show_envvar", "envvar" in settings)
     settings.setdefault("allow_from_autoenv", not flag)
@@ -82,24 +150,13 @@ class AddressType(_Text):
     name = "address"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        text = str(value)
-        scheme, colon, rest = text.partition("://")
-        if not colon:
-            scheme, rest = "tcp", text
-        if scheme == "ipc" and rest:
-            return f"ipc://{rest}"
-        host, port = _host_and_port(rest)
-        if scheme != "tcp" or not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-            self.fail(f'"{text}" is not an address; write tcp://host:{PORT_DEFAULT}', param, ctx)
-        return f"tcp://{host}:{port}"
+        from evener.discovery import check_address
+        from evener_wire.errors import UsageError
 
-
-def _host_and_port(rest: str) -> tuple[str, str]:
-    if rest.startswith("["):
-        host, _, port = rest.partition("]")
-        return f"{host}]", port.removeprefix(":") or str(PORT_DEFAULT)
-    host, _, port = rest.partition(":")
-    return host, port or str(PORT_DEFAULT)
+        try:
+            return check_address(str(value), "")
+        except UsageError as error:
+            self.fail(str(error).strip(), param, ctx)
 
 
 class WorkersType(click.IntRange):
@@ -109,7 +166,12 @@ class WorkersType(click.IntRange):
         super().__init__(1, 4_096)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return 0 if value == "auto" else super().convert(value, param, ctx)
+        if value == "auto":
+            return 0
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f'"{value}" is neither a number from 1 to {self.max:,} nor auto', param, ctx)
 
 
 class ChoiceType(click.Choice[str]):
@@ -132,20 +194,17 @@ ADDRESS: Final = AddressType()
 broker_option = option(
     "--broker",
     "-b",
+    key="client.broker",
     type=ADDRESS,
-    envvar="EVENER_BROKER",
     metavar="tcp://HOST:PORT",
-    show_default="the broker that runs on this host",
-    help="Address of the broker.",
     section="Connection",
 )
 
 connect_option = option(
     "--connect-timeout",
+    key="client.connect_timeout",
     type=DURATION,
-    default="5s",
     metavar="DURATION",
-    help="How long to look for the broker.",
     section="Connection",
 )
 
@@ -158,25 +217,22 @@ def listen_options(function: Decorated) -> Decorated:
     for decorate in (
         option(
             "--insecure",
+            key="broker.insecure",
             is_flag=True,
-            help="Accept other machines without encryption and keys: whoever reaches the port can "
-            "run code on the workers.",
             section=section,
         ),
         option(
             "--port",
             "-p",
+            key="broker.port",
             type=click.IntRange(0, 65_535),
             metavar="PORT",
-            show_default=str(PORT_DEFAULT),
-            help="Port to listen on; 0 takes any free one.",
             section=section,
         ),
         option(
             "--host",
-            default="127.0.0.1",
+            key="broker.host",
             metavar="ADDRESS",
-            help="Address to listen on; 0.0.0.0 for all of this host's.",
             section=section,
         ),
     ):
@@ -189,36 +245,36 @@ def worker_options(function: Decorated) -> Decorated:
     section = "Workers"
     for decorate in (
         option(
-            "--drain",
+            "--stop-timeout",
+            key="worker.stop_timeout",
             type=DURATION,
-            default="30s",
             metavar="DURATION",
-            help="At Ctrl-C or SIGTERM, how long running tasks may take to end.",
             section=section,
         ),
         option(
-            "--name",
-            metavar="NAME",
-            show_default="the host's name",
-            help="Name of this host in lists and logs.",
+            "--start-timeout",
+            key="worker.start_timeout",
+            type=DURATION,
+            metavar="DURATION",
             section=section,
         ),
+        option("--drain", key="worker.drain", type=DURATION, metavar="DURATION", section=section),
+        option("--name", key="worker.name", metavar="NAME", section=section),
         option(
             "--queue",
             "-q",
             "queues",
+            key="worker.queues",
             multiple=True,
             metavar="QUEUE",
-            show_default="default",
-            help="Queue to serve; may be given several times.",
             section=section,
         ),
         option(
             "--workers",
             "-n",
+            key="worker.workers",
             type=WORKERS,
             metavar="N",
-            show_default="EVENER_WORKERS, else one for each usable CPU",
             help="Number of worker processes, or auto.",
             section=section,
         ),
@@ -233,25 +289,21 @@ def log_options(function: Decorated) -> Decorated:
     for decorate in (
         option(
             "--quiet",
+            key="log.quiet",
             is_flag=True,
-            help="No banner, and only warnings and errors.",
             section=section,
         ),
         option(
             "--log-format",
+            key="log.format",
             type=ChoiceType(["auto", "short", "plain", "json"]),
-            default="auto",
-            envvar="EVENER_LOG_FORMAT",
-            help="auto is short on a terminal and plain elsewhere.",
             section=section,
         ),
         option(
             "--log-level",
             "-l",
+            key="log.level",
             type=ChoiceType(["debug", "info", "warning", "error"]),
-            default="info",
-            envvar="EVENER_LOG_LEVEL",
-            help="The least level to log.",
             section=section,
         ),
     ):
@@ -261,10 +313,10 @@ def log_options(function: Decorated) -> Decorated:
 
 def refuse_open_host(host: str, insecure: bool) -> None:
     """Refuse an address that other machines reach, unless somebody typed that they want that."""
-    if insecure or host in ("localhost", "::1") or host.startswith("127."):
-        return
-    raise click.UsageError(
-        f"--host {host} lets other machines connect, and this version has neither encryption nor "
-        "keys (a later one will): whoever reaches the port can run code on the workers. Keep "
-        "127.0.0.1 and use a tunnel (ssh -L), or add --insecure where you trust the whole network"
-    )
+    from evener_broker.server import refuse_open_host as refuse
+    from evener_wire.errors import UsageError
+
+    try:
+        refuse(host, insecure)
+    except UsageError as error:
+        raise click.UsageError(str(error)) from error

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 import click
 
-from evener.texts import printable
+from evener.texts import printable, seconds_text
 
 SCHEMA: Final = 1
 """Of every JSON that commands print: fields are added under it, and never change or go."""
@@ -20,7 +20,20 @@ SCHEMA: Final = 1
 
 def print_json(body: Mapping[str, Any]) -> None:
     """One JSON object on one line."""
-    click.echo(json.dumps({"schema": SCHEMA, **body}, default=_plain, ensure_ascii=False))
+    try:
+        text = json.dumps({"schema": SCHEMA, **body}, default=_plain, ensure_ascii=False)
+    except (TypeError, ValueError):  # keys that JSON does not have, or a circle
+        safe = {name: value if _fits(value) else repr(value) for name, value in body.items()}
+        text = json.dumps({"schema": SCHEMA, **safe}, default=_plain, ensure_ascii=False)
+    click.echo(text)
+
+
+def _fits(value: Any) -> bool:
+    try:
+        json.dumps(value, default=_plain)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _plain(value: Any) -> object:
@@ -99,20 +112,7 @@ def humanised(number: int) -> str:
 
 def duration(milliseconds: float | None) -> Amount:
     """A duration for people: `12 ms`, `1.2 s`, `2 min 5 s`, or a dash."""
-    if milliseconds is None:
-        return Amount("-")
-    if milliseconds < 1:
-        return Amount(f"{milliseconds * 1000:.0f} us")
-    if milliseconds < 1000:
-        return Amount(f"{milliseconds:.0f} ms")
-    if milliseconds < 120_000:
-        return Amount(f"{milliseconds / 1000:.1f} s")
-    minutes, seconds = divmod(round(milliseconds / 1000), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return Amount(f"{days} d {hours} h")
-    return Amount(f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s")
+    return Amount("-" if milliseconds is None else seconds_text(milliseconds / 1000))
 
 
 def bytes_text(number: int | None) -> Amount:
@@ -123,8 +123,3 @@ def bytes_text(number: int | None) -> Amount:
         if number >= scale:
             return Amount(f"{number / scale:.1f} {unit}")
     return Amount(f"{number} B")
-
-
-def plural(number: int, noun: str) -> str:
-    """`1 task`, `3 tasks`, `1,204 tasks`."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -11,7 +11,8 @@ from evener.cli.connect import connected
 from evener.cli.group import COMMANDS, Command
 from evener.cli.ls import show_rows
 from evener.cli.options import broker_option, connect_option, json_option
-from evener.cli.output import bytes_text, clean, duration, humanised, plural, print_json
+from evener.cli.output import bytes_text, clean, duration, humanised, print_json
+from evener.texts import plural
 
 _OPEN_STATES = ("queued", "held", "assigned", "running")
 _ROWS_MAX = 10
@@ -57,6 +58,9 @@ def _summary(address: str, status: Mapping[str, Any]) -> Iterator[tuple[str, str
     up = duration(broker["live_s"] * 1000)
     size = bytes_text(broker["payload_bytes"])
     yield "broker", f"{address}  up {up}, epoch {broker['epoch']}, tasks {kept} ({size})"
+    if journal := broker.get("journal"):
+        room = f"{bytes_text(journal['bytes'])} of {bytes_text(journal['bytes_max'])}"
+        yield "journal", f"{room}, {plural(journal['transactions'], 'transaction')}"
     hosts = status.get("hosts") or ()
     slots = sum(host["slots"] for host in hosts)
     running = sum(host["running"] for host in hosts)
@@ -73,6 +77,12 @@ def _summary(address: str, status: Mapping[str, Any]) -> Iterator[tuple[str, str
 
 
 def _warnings(status: Mapping[str, Any]) -> Iterator[str]:
+    journal: Mapping[str, Any] = status["broker"].get("journal") or {}
+    if journal.get("failing"):
+        yield (
+            f"the broker cannot write its journal ({journal['failing']}): what it has accepted "
+            "goes on, new tasks are rejected until it can"
+        )
     hosts = status.get("hosts") or ()
     served = sorted({queue for host in hosts for queue in host["queues"]})
     for queue in status.get("unserved") or ():

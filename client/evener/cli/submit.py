@@ -14,10 +14,13 @@ from evener.cli import exits
 from evener.cli.connect import connected
 from evener.cli.group import COMMANDS, Command, did_you_mean
 from evener.cli.options import DURATION, broker_option, connect_option, json_option, option
-from evener.cli.output import clean, complain, print_json
+from evener.cli.outcome import outcome, show_failure, show_outcome
+from evener.cli.output import print_json
 
 if TYPE_CHECKING:
     from evener.future import Future
+    from evener.outputs import OutputLine
+    from evener.reporting import Progress
 
 _NEGATIVE = re.compile(r"-\.?\d")
 _MARK: Final = "\x00"
@@ -52,6 +55,8 @@ class SubmitCommand(Command):
 @click.argument("function", metavar="FUNCTION")
 @click.argument("arguments", nargs=-1, metavar="[ARGUMENT]...")
 @option("--wait", "-w", is_flag=True, help="Wait, and print the result.")
+@option("--progress", is_flag=True, help="With --wait: show on stderr how far tasks say they are.")
+@option("--forward-output", is_flag=True, help="With --wait: show on stderr what tasks write.")
 @option(
     "--stdin",
     "from_stdin",
@@ -83,6 +88,8 @@ def command(
     function: str,
     arguments: tuple[str, ...],
     wait: bool,
+    progress: bool,
+    forward_output: bool,
     from_stdin: bool,
     as_json: bool,
     broker: str | None,
@@ -91,21 +98,31 @@ def command(
 ) -> int:
     if from_stdin and arguments:
         raise click.UsageError("--stdin takes the arguments from stdin, so give none here")
+    if progress and not wait:
+        raise click.UsageError("--progress goes with --wait; without it see evener why ID")
+    if forward_output and not wait:
+        raise click.UsageError("--forward-output goes with --wait; without it see evener logs ID")
     from evener.cli import logs
 
     logs.set_up("client", "warning")  # a queue that nobody serves is worth a line
     wanted = {name: value for name, value in options.items() if value is not None}
+    if forward_output:
+        wanted["forward_output"] = True
     target = _target(function)
     calls = _lines() if from_stdin else iter([[_value(text) for text in arguments]])
     code = exits.OK
     with connected(broker, connect_timeout) as client:
+        client.on_output(_show_line)
         shipped: list[Future[Any]] = []
         for arguments_of_one in calls:
             shipped.append(client.function(target, **wanted).submit(*arguments_of_one))
+            if progress:
+                _follow(shipped[-1])
             if wait and len(shipped) == _WAITING_MAX:
-                code = max(code, _show(shipped.pop(0), as_json))
+                code = max(code, show_outcome(shipped.pop(0), as_json, "evener submit"))
         if wait:
-            return max([code, *(_show(future, as_json) for future in shipped)])
+            codes = [show_outcome(future, as_json, "evener submit") for future in shipped]
+            return max([code, *codes])
     return max([code, *(_show_accepted(future, as_json) for future in shipped)])
 
 
@@ -158,74 +175,34 @@ def _lines() -> Iterator[list[Any]]:
 # --- How it went ----------------------------------------------------------------------------------
 
 
+def _show_line(line: OutputLine) -> None:
+    """On stderr, whichever stream it was: stdout is for results."""
+    click.echo(line.coloured(), err=True)
+
+
+def _follow(future: Future[Any]) -> None:
+    """Says how far a task is: on a terminal in one line that is written over, else line by line."""
+    over = sys.stderr.isatty()
+
+    def show(progress: Progress) -> None:
+        if not future.done():
+            text = f"{future.label} {progress}"
+            click.echo(f"\r\033[K{text}" if over else text, err=True, nl=not over)
+
+    future.on_progress(show)
+    if over:
+        future.add_done_callback(lambda _: click.echo("\r\033[K", err=True, nl=False))
+
+
 def _show_accepted(future: Future[Any], as_json: bool) -> int:
     """After the client has left: accepted, unless the broker said no."""
     from evener.errors import ClientClosed
 
-    error = _outcome(future)[1] if future.done() else None
+    error = outcome(future)[1] if future.done() else None
     if error is not None and not isinstance(error, ClientClosed):
-        return _show_failure(future, error, as_json)
+        return show_failure(future, error, as_json, "evener submit", future.function)
     if as_json:
         print_json({"id": future.task_id, "function": future.function, "state": "accepted"})
     else:
         click.echo(future.task_id)
     return exits.OK
-
-
-def _outcome(future: Future[Any]) -> tuple[Any, BaseException | None]:
-    """Waits for the end of a task: its value, or what it raised, whatever that is."""
-    try:
-        return future.result(), None
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        return None, error
-
-
-def _show(future: Future[Any], as_json: bool) -> int:
-    value, error = _outcome(future)
-    if error is not None:
-        return _show_failure(future, error, as_json)
-    if as_json:
-        print_json(
-            {"id": future.task_id, "function": future.function, "state": "done", "result": value}
-        )
-    elif isinstance(value, str):
-        click.echo(clean(value))
-    elif value is not None:
-        click.echo(_as_text(value))
-    return exits.OK
-
-
-def _as_text(value: object) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
-        return clean(repr(value))
-
-
-def _show_failure(future: Future[Any], error: BaseException, as_json: bool) -> int:
-    from concurrent.futures import CancelledError
-
-    from evener.errors import EvenerError, TaskTimeout
-
-    name = type(error).__qualname__
-    if type(error).__module__ not in ("builtins", "evener.errors"):
-        name = f"{type(error).__module__}.{name}"
-    notes = getattr(error, "__notes__", [])
-    if as_json:
-        state = "cancelled" if isinstance(error, CancelledError) else "failed"
-        described = {"type": name, "message": str(error), "notes": notes}
-        if error.__cause__ is not None:
-            described["traceback"] = str(error.__cause__).strip().strip('"').strip()
-        print_json(
-            {"id": future.task_id, "function": future.function, "state": state, "error": described}
-        )
-    else:
-        if error.__cause__ is not None:
-            complain(str(error.__cause__).strip().strip('"').strip(), "")
-        text = str(error)
-        if not isinstance(error, EvenerError):
-            text = f"task {future.label} failed: {name}: {error}"
-        complain("\n  ".join([text, *notes]), "evener submit")
-    return exits.TIMED_OUT if isinstance(error, TaskTimeout) else exits.FAILED

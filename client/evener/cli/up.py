@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -19,9 +19,12 @@ import click
 
 from evener.cli import exits, logs
 from evener.cli.banner import Ready, show_up
+from evener.cli.bounds import bound_options
+from evener.cli.care import care_options
 from evener.cli.group import COMMANDS, Command
+from evener.cli.journal import journal_options
 from evener.cli.options import (
-    PORT_DEFAULT,
+    app_argument,
     listen_options,
     log_options,
     refuse_open_host,
@@ -29,12 +32,17 @@ from evener.cli.options import (
 )
 from evener.cli.output import complain
 from evener.cli.ports import PORTS_TRIED, free_port, is_taken, who_listens
+from evener.discovery import PORT_DEFAULT
+from evener.wakeups import Hangup, Meaning, signal_pipe
 
 if TYPE_CHECKING:
     from evener.children import Child
 
 _STOP_S: Final = 5.0
+_STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _IMPORT_S: Final = 3_600.0  # apps may load models; whoever waits can press Ctrl-C
+_MENDING_S: Final = 30 * 86_400.0
+_JOURNAL_S: Final = 3_600.0  # a journal of some gigabytes is read and checked; the same
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 
@@ -49,9 +57,12 @@ _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
     """,
     examples=["evener up demo:app -n 4", "evener up jobs/app.py:app -q fast -q slow", "evener up"],
 )
-@click.argument("app", required=False, metavar="[APP]")
+@app_argument(required=False, metavar="[APP]")
 @worker_options
+@care_options
 @listen_options
+@journal_options
+@bound_options
 @log_options
 def command(
     app: str | None,
@@ -59,12 +70,22 @@ def command(
     queues: tuple[str, ...],
     name: str | None,
     drain: float,
+    start_timeout: float,
+    stop_timeout: float,
+    max_tasks_per_worker: int | None,
+    max_worker_age: float | None,
+    max_worker_memory: int | None,
+    ping_timeout: float,
+    reload: bool,
     host: str,
     port: int | None,
     insecure: bool,
+    journal: str | None,
+    journal_size: int,
     log_level: str,
     log_format: str,
     quiet: bool,
+    **bounds: int | None,  # as `bound_options` names them
 ) -> int:
     refuse_open_host(host, insecure)
     level = "warning" if quiet else log_level
@@ -78,6 +99,13 @@ def command(
         "name": name or "",
         "insecure": insecure,
         "drain_seconds": round(drain),
+        "start_seconds": start_timeout,
+        "stop_seconds": stop_timeout,
+        "max_tasks_per_worker": max_tasks_per_worker or 0,
+        "max_worker_age_seconds": max_worker_age or 0.0,
+        "max_worker_memory": max_worker_memory or 0,
+        "ping_seconds": ping_timeout,
+        "reload": reload,
         "log_level": level,
     }
     # The banner says what the broker would say at its start.
@@ -88,13 +116,19 @@ def command(
         "host": host,
         "insecure": insecure,
         "log_level": broker_level,
+        "journal": journal,
+        "journal_size": journal_size,
+        **{name: bound or 0 for name, bound in bounds.items()},
     }
     tree = Tree(broker, port, agent)
     with tree.children():
         ready = tree.start()
-        if not quiet and log_format != "json":
-            show_up(ready)
-        return tree.run(drain)
+
+        def show() -> None:
+            if not quiet and log_format != "json":
+                show_up(ready)
+
+        return tree.run(drain, stop_timeout, show)
 
 
 @dataclass(slots=True)
@@ -112,16 +146,19 @@ class Tree:
         self._broker_config = broker
         self._port = port
         self._agent_config = agent
+        self._journal = ""
         self._family = Family()
 
     @contextmanager
     def children(self) -> Generator[None]:
         """Whatever happens inside, both are gone afterwards."""
+        signal.signal(signal.SIGTERM, _leave)  # until `run` listens
         try:
             yield
         finally:
             # Until here Ctrl-C may interrupt; a broom that is interrupted leaves dirt.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for number in _STOPS:
+                signal.signal(number, signal.SIG_IGN)
             self.stop()
 
     def stop(self) -> None:
@@ -141,7 +178,9 @@ class Tree:
             host, _, port = address.removeprefix("tcp://").rpartition(":")
             near = f"tcp://{_WILDCARDS.get(host.strip('[]'), host)}:{port}"
             self._family.agent = Child("evener.cli.child", {**self._agent_config, "broker": near})
-            deadline = time.monotonic() + _IMPORT_S
+            # Broken code is waited for, until somebody mends it.
+            limit = _MENDING_S if self._agent_config["reload"] else _IMPORT_S
+            deadline = time.monotonic() + limit
             ready = self._family.agent.wait_for("ready", deadline)
         except StartError as error:
             # Of an agent's trouble its own lines have been shown already, as they came.
@@ -149,7 +188,7 @@ class Tree:
                 complain(str(error).partition("\n")[0], "evener up")
             raise click.exceptions.Exit(error.code) from error
         named = self._agent_config["app"] if ready["functions"] else None
-        return Ready(address, named, ready["workers"], ready["functions"])
+        return Ready(address, named, ready["workers"], ready["functions"], self._journal)
 
     def start_broker(self) -> str:
         """Start the broker alone, on the port that was asked for, or else on a free one."""
@@ -165,7 +204,11 @@ class Tree:
             broker = Child("evener.cli.child", {**self._broker_config, "port": port})
             self._family.broker = broker
             try:
-                address = str(broker.wait_for("ready", time.monotonic() + 30)["address"])
+                limit = 30 if self._broker_config.get("journal") is None else _JOURNAL_S
+                facts = broker.wait_for("ready", time.monotonic() + limit)
+                address, self._journal = str(facts["address"]), str(facts["journal"])
+                if self._broker_config.get("journal") is None:
+                    self._journal = f"none: {self._journal}"
             except StartError:
                 # Somebody may have been faster between our look and the broker's bind.
                 if self._port is not None or not is_taken(host, port):
@@ -179,12 +222,17 @@ class Tree:
 
     # --- Run --------------------------------------------------------------------------------------
 
-    def run(self, drain: float) -> int:
-        """Wait for a signal, or for the end of a child; then stop both. Returns the exit code."""
+    def run(self, drain: float, stop_timeout: float, listening: Callable[[], None]) -> int:
+        """Wait for a signal, or for the end of a child; then stop both. Returns the exit code.
+
+        `listening` is called once signals are awaited: whoever sees the banner may send one.
+        """
         broker, agent = self._family.broker, self._family.agent
         assert broker is not None
         assert agent is not None
-        with _signals() as signals, _ends(broker) as broker_end, _ends(agent) as agent_end:
+        hangup = Hangup()
+        with signal_pipe(_STOPS) as signals, _ends(broker) as broker_end, _ends(agent) as agent_end:
+            listening()
             deadline: float | None = None
             while True:
                 fds = _wait([signals, broker_end, agent_end], deadline)
@@ -194,13 +242,25 @@ class Tree:
                     complain("the broker ended unexpectedly; stopping the workers", "evener up")
                     return exits.FAILED
                 if signals in fds:
-                    for number in os.read(signals, 64):
-                        self._tell_agent(number)
-                    limit = drain if deadline is None else 0
-                    deadline = time.monotonic() + limit + _STOP_S
+                    if self._pass_on(os.read(signals, 64), hangup):
+                        limit = drain if deadline is None else 0
+                        deadline = time.monotonic() + limit + stop_timeout + _STOP_S
                 elif not fds:
                     complain("the workers did not stop in time: killed", "evener up")
                     return exits.FAILED
+
+    def _pass_on(self, numbers: bytes, hangup: Hangup) -> bool:
+        """Tell the agent of signals. Whether it is to stop."""
+        stops = False
+        for number in numbers:
+            means = hangup.means() if number == signal.SIGHUP else Meaning.STOP
+            if means is Meaning.RELOAD:
+                self._tell_agent(signal.SIGHUP)
+            elif means is Meaning.STOP:
+                # Its own terminal is none: what SIGHUP means is known here alone.
+                self._tell_agent(signal.SIGTERM if number == signal.SIGHUP else number)
+                stops = True
+        return stops
 
     def _tell_agent(self, number: int) -> None:
         agent = self._family.agent
@@ -216,26 +276,14 @@ class Tree:
         if not stopping:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             complain(f"the agent ended unexpectedly ({how}); stopping", "evener up")
-        return code if code > 0 or stopping else exits.FAILED
+            return code if code > 0 else exits.FAILED
+        # A signal that came while it was leaving already.
+        return code if code >= 0 else 128 - code
 
 
-@contextmanager
-def _signals() -> Generator[int]:
-    """A descriptor with the number of each SIGINT and SIGTERM that came."""
-    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _note_nothing)
-    try:
-        yield reader
-    finally:
-        signal.set_wakeup_fd(-1)
-        os.close(reader)
-        os.close(writer)
-
-
-def _note_nothing(number: int, frame: object) -> None:
-    """Without a handler of ours Python would not write to the descriptor."""
+def _leave(number: int, frame: object) -> None:
+    """SIGTERM while the children start: nothing runs yet that could be drained."""
+    raise click.exceptions.Exit(exits.TERMINATED)
 
 
 @contextmanager

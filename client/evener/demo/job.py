@@ -23,6 +23,7 @@ from evener.demo.corpus import Source, common_folder, read, standard_library
 from evener.demo.progress import Progress
 from evener.demo.totals import Totals
 from evener.demo.victim import Assassin, Loss, Row
+from evener.texts import plural
 
 _RESULT_S: Final = 300.0  # without any result for this long, something is wrong
 _HEARD_S: Final = 5.0  # heartbeats name the workers, each second
@@ -50,7 +51,7 @@ def run(*, workers: int, kill: bool, broker: str | None, paths: Sequence[Path] |
     size = report.megabytes(sum(len(source.content) for source in sources))
     _print(
         [
-            f"indexing the identifiers of {report.counted(len(sources), 'Python file')}, {size}",
+            f"indexing the identifiers of {plural(len(sources), 'Python file')}, {size}",
             f"  below {common_folder(chosen)}",
         ]
     )
@@ -75,17 +76,29 @@ def _connected(workers: int, broker: str | None) -> Generator[tuple[evener.Clien
     """A client and how many workers there are: of a cluster of our own, or of one that runs."""
     if broker is not None:
         with evener.Client(broker) as client:
+            _refuse_others(client, broker)
             ready = sum(row["slots"] for row in _rows(client, "hosts"))
-            _print([f"  on the {report.counted(ready, 'worker')} of the broker at {broker}", ""])
+            _print([f"  on the {plural(ready, 'worker')} of the broker at {broker}", ""])
             yield client, ready
         return
     start = time.monotonic()
     with evener.LocalCluster(app, workers=workers) as cluster, cluster.client() as client:
         took = time.monotonic() - start
         pids = ", ".join(map(str, _pids(client, workers)))
-        ready = f"{report.counted(workers, 'worker')}, ready after {took:.2f} s: pids {pids}"
+        ready = f"{plural(workers, 'worker')}, ready after {took:.2f} s: pids {pids}"
         _print([f"  on a broker and {ready}", ""])
         yield client, workers
+
+
+def _refuse_others(client: evener.Client, broker: str) -> None:
+    """Raises `UsageError`, before any task is lost, where no worker knows what is to be done."""
+    known = _rows(client, "functions")
+    serving = any(row["name"] == index.name and row["hosts"] for row in known)
+    if not serving and len(known) < _ROWS_MAX:
+        raise evener.UsageError(
+            f"no worker of the broker at {broker} knows {index.name}; start some: "
+            f"evener worker evener.demo.app:app --broker {broker}"
+        )
 
 
 def _pids(client: evener.Client, workers: int) -> list[int]:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 
 from evener.demo.totals import Totals
+from evener.texts import plural
 
 _TOP = 12
 
@@ -17,11 +18,6 @@ _TOP = 12
 def megabytes(count: int) -> str:
     """A number of bytes as text, in units of a million."""
     return f"{count / 1e6:.1f} MB"
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun, in the plural where it takes one."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def top_identifiers(totals: Totals) -> Iterator[str]:
@@ -35,7 +31,7 @@ def top_identifiers(totals: Totals) -> Iterator[str]:
 def faults(totals: Totals) -> Iterator[str]:
     """Every file that could not be indexed, by name; nothing when there is none."""
     if totals.faults:
-        yield f"{counted(len(totals.faults), 'file')} not indexed, because not valid Python"
+        yield f"{plural(len(totals.faults), 'file')} not indexed, because not valid Python"
         width = max(map(len, totals.faults))
         for name, fault in sorted(totals.faults.items()):
             yield f"  {name:<{width}}  {fault}"
@@ -56,15 +52,15 @@ def comparison(
             f"in {alone.lines:,} lines"
         )
     yield (
-        f"  {counted(workers, 'worker')} {cluster_s:.1f} s, one process {alone_s:.1f} s: "
-        f"{alone_s / cluster_s:.1f}x as fast on {counted(os.cpu_count() or 1, 'CPU')}"
+        f"  {plural(workers, 'worker')} {cluster_s:.1f} s, one process {alone_s:.1f} s: "
+        f"{alone_s / cluster_s:.1f}x as fast on {plural(os.cpu_count() or 1, 'CPU')}"
     )
 
 
 def closing(cluster: Totals, seconds: float, *, killed: bool, lost: int) -> str:
     """The last line."""
     rate = f"{cluster.files / seconds:,.0f} files/s, {cluster.bytes / 1e6 / seconds:.1f} MB/s"
-    parts = [f"{counted(cluster.files, 'task')} in {seconds:.1f} s ({rate})"]
+    parts = [f"{plural(cluster.files, 'task')} in {seconds:.1f} s ({rate})"]
     if killed:
         parts.append("1 worker killed and its task run again")
     parts.append(f"{lost:,} lost")
