@@ -7,18 +7,22 @@ with different hash seeds, which must agree on everything that happened.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, Final
 
+from tests.simulation.chart import chart
 from tests.simulation.report import summary
 from tests.simulation.run import Choice, Outcome, simulate
 from tests.simulation.shrink import shrink
+from tests.simulation.swarm import PROFILES
 
-_TRACE_SHOWN = 40
+_REPORT_EVERY_S: Final = 60
 
 
 def main() -> int:
@@ -26,38 +30,57 @@ def main() -> int:
     options = _parse()
     first = options.seed
     outcomes: list[Outcome] = []
-    began = time.process_time()
-    for seed in range(first, first + options.seeds):
+    began, written = time.process_time(), time.monotonic()
+    simulated_ns = 0
+    for seed in itertools.count(first):
+        if options.hours is None and seed >= first + options.seeds:
+            break
+        if options.hours is not None and simulated_ns >= options.hours * 3.6e12:
+            break
         choice = Choice(
             seed,
             frozenset(options.omit),
             options.tasks,
             None if options.safety_ms is None else options.safety_ms * 1_000_000,
+            options.profile,
             options.verbose,
         )
         outcome = simulate(choice)
         outcomes.append(outcome)
+        simulated_ns += outcome.simulated_ns
         if options.twice and not outcome.failure:
             _compare(outcome)
         if outcome.failure:
             _tell(outcome, shrinking=options.shrink)
             if options.stop:
                 break
+        if options.report is not None and time.monotonic() > written + _REPORT_EVERY_S:
+            # A long run that is ended before it is through has said what it found.
+            _write(options.report, summary(outcomes, time.process_time() - began))
+            written = time.monotonic()
     report = summary(outcomes, time.process_time() - began)
     if options.digest:
         print(" ".join(outcome.digest for outcome in outcomes))
         return 0
-    text = json.dumps(report, indent=2)
     if options.report is not None:
-        options.report.write_text(text + "\n", encoding="utf-8")
-    print(text)
+        _write(options.report, report)
+    print(json.dumps(report, indent=2))
     return 1 if report["failed"] else 0
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    """All of it or what was there before."""
+    half = path.with_name(path.name + ".new")
+    half.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    half.replace(path)
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--seeds", type=int, default=1, help="how many, one after the other")
+    parser.add_argument("--hours", type=float, help="as many seeds as fill so many simulated hours")
+    parser.add_argument("--profile", choices=PROFILES, default=PROFILES[0])
     parser.add_argument("--omit", action="append", default=[], help="a kind of fault to leave out")
     parser.add_argument("--tasks", type=int, help="at most so many tasks")
     parser.add_argument("--safety-ms", type=int, help="at most so long until it heals")
@@ -75,7 +98,7 @@ def _compare(outcome: Outcome) -> None:
     here = os.environ.get("PYTHONHASHSEED", "")
     there = {**os.environ, "PYTHONHASHSEED": "77" if here != "77" else "78"}
     command = [sys.executable, "-m", "tests.simulation", "--digest"]
-    command += ["--seed", str(outcome.choice.seed)]
+    command += ["--seed", str(outcome.choice.seed), "--profile", outcome.choice.profile]
     found = subprocess.run(command, env=there, capture_output=True, text=True, check=True)
     if found.stdout.strip() != outcome.digest:
         outcome.failure = "I30"
@@ -85,7 +108,7 @@ def _compare(outcome: Outcome) -> None:
 def _tell(outcome: Outcome, *, shrinking: bool) -> None:
     if shrinking:
         outcome = shrink(outcome)
-    print("\n".join(outcome.trace[-_TRACE_SHOWN:]), file=sys.stderr)
+    print("\n".join(chart(outcome.trace)), file=sys.stderr)
     print(outcome.swarm, file=sys.stderr)
     print(outcome.text, file=sys.stderr)
     print(f"FAILED {outcome.failure}; replay: {outcome.choice.line()}", file=sys.stderr, flush=True)

@@ -21,6 +21,7 @@ from evener_worker.link import encode_results
 from evener_worker.slots import SlotState
 from tests.simulation.network import Network, Socket
 from tests.simulation.node import Node
+from tests.simulation.tending import Tending, limits, memory_of
 from tests.simulation.truth import Truth
 from tests.simulation.worker import SimWorker
 from tests.simulation.world import MS, SECOND, World
@@ -42,15 +43,23 @@ class AgentNode(Node):
         queues: tuple[str, ...],
         functions: Functions,
         check_every: int,
+        care_s: float = 0.0,
+        schedules: Sequence[m.Schedule] = (),
     ) -> None:
         super().__init__(world, name)
         self.truth: Final = truth
         self._network = network
-        self._workers_count = workers
+        self.workers_count: Final = workers
+        self._care_s = care_s
+        self.schedules: Final = schedules
+        self.tending: Final = Tending(world, self)
+        self.config: AgentConfig | None = None
+        self.stopping = False  # somebody wants it to end
         self.queues: Final = queues
         self.functions: Final = functions
         self._check_every = check_every
         self._turns = 0
+        self.shares: dict[str, int] = {}  # of functions: how many run at once in a worker
         self.start_deaths = 0.0  # chance that a worker dies before it is ready
         self.exited = False  # it ended on purpose
         self.heard_broker_ns = 0
@@ -58,6 +67,7 @@ class AgentNode(Node):
         self._events: list[e.Event] = []
         self._unwritable = False
         self._measure_at_ns = 0
+        self._wake_at_ns: int | None = None  # what the core wants, by the clock of its host
         self._perform: dict[type, Callable[[Any], None]] = {
             f.Send: self._send,
             f.SendResults: self._send_results,
@@ -65,10 +75,15 @@ class AgentNode(Node):
             f.Hand: self._hand,
             f.TakeBack: self._take_back,
             f.Flag: self._flag,
+            f.Take: self._take,
             f.Terminate: self._terminate,
+            f.Interrupt: self._interrupt,
             f.Kill: self._kill,
             f.StartWorker: self._start_worker,
             f.Leave: self._leave,
+            f.Dump: self._dump,
+            f.ReadLog: lambda effect: self._events.append(e.LogRead(effect.number, {})),
+            f.Ping: self._ping,
             f.Tell: lambda _: None,
             f.Log: self._log,
             f.Exit: self._exit,
@@ -81,24 +96,27 @@ class AgentNode(Node):
     def start(self) -> None:
         """A new agent process: another instance, other workers."""
         super().start()
-        self.exited = False
+        self.exited = self.stopping = False
+        self.tending.begin()
         self.workers.clear()
         self._events.clear()
         self._unwritable = False
         rng = self.world.stream(f"agent/{self.who}")
-        config = AgentConfig(
+        config = self.config = AgentConfig(
             app="sim:app",
             broker="tcp://broker:1",
-            workers=self._workers_count,
+            workers=self.workers_count,
             queues=self.queues,
             name=self.who,
             drain_seconds=rng.choice((1, 5, 30)),
+            **limits(self.world.stream(f"care/{self.who}"), self._care_s),
         )
         self.socket = Socket(self._network, self)
         self.core = AgentCore(config, rng.randbytes(16), rng, {})
         self.heard_broker_ns = self.world.now
         self._measure_at_ns = self.local()
         self._apply(self.core.begin(self.local()))
+        self._wake_at_ns = self.core.wake_at()
 
     def crash(self, *, host: bool) -> None:
         """The agent is gone, and its workers with it."""
@@ -121,8 +139,15 @@ class AgentNode(Node):
     def stop(self, why: str, code: int = 143, *, at_once: bool = False) -> None:
         """A signal."""
         if self.alive:
+            self.stopping = True
             self._events.append(e.StopAsked(why, code, at_once))
             self.wake(self.world.now)
+
+    def restart_workers(self, why: str) -> None:
+        """They import their code anew, one after the other."""
+        self.tending.rolls()
+        self._events.append(e.RestartAsked(why))
+        self.wake(self.world.now)
 
     # --- The loop ---------------------------------------------------------------------------------
 
@@ -142,13 +167,18 @@ class AgentNode(Node):
                 self.world.hit("agent gets bytes that are no message")
                 self._events.append(e.Malformed(str(error)))
         now_ns = self.local()
-        wake_at = core.wake_at()
+        wake_at = self._wake_at_ns
         if wake_at is not None and wake_at <= now_ns:
-            pages = {w.slot: e.Page(w.started, w.started_ns) for w in self.workers.values()}
+            lanes = core.pool.lanes()
+            pages = {
+                w.slot: e.Page(w.started, w.started_ns, None, w.beside.pages(lanes.get(w.slot, ())))
+                for w in self.workers.values()
+            }
             self._events.append(e.Tick(pages))
         if now_ns >= self._measure_at_ns:
             self._measure_at_ns = now_ns + SECOND
-            self._events.append(e.Measured(dict.fromkeys(self.workers, (1 << 20, 5))))
+            usage = {slot: memory_of(worker) for slot, worker in self.workers.items()}
+            self._events.append(e.Measured(usage))
         if self._events:
             events, self._events = self._events, []
             self._apply(core.step(now_ns, events))
@@ -159,8 +189,10 @@ class AgentNode(Node):
             return
         if socket.inbox or self._events:
             self.wake(self.world.now)
-        self.wake_local(self._measure_at_ns)
-        self.wake_local(core.wake_at())
+        # Measuring has a turn of its own only where nothing else has one for another second.
+        wake_at = self._wake_at_ns = core.wake_at()
+        late_ns = self._measure_at_ns + SECOND
+        self.wake_local(late_ns if wake_at is None else min(wake_at, late_ns))
 
     def _apply(self, effects: Sequence[f.Effect]) -> None:
         assert self.core is not None
@@ -212,7 +244,10 @@ class AgentNode(Node):
     def _hand(self, effect: f.Hand) -> None:
         worker = self.workers.get(effect.slot)
         if worker is not None and worker.alive:
-            worker.hand(effect.first, effect.attempts)
+            if effect.lanes:
+                worker.share(effect.first, effect.attempts, effect.lanes)
+            else:
+                worker.hand(effect.first, effect.attempts)
             if len(effect.attempts) > 1:
                 self.world.hit("worker gets several attempts at once")
 
@@ -225,8 +260,22 @@ class AgentNode(Node):
 
     def _flag(self, effect: f.Flag) -> None:
         worker = self.workers.get(effect.slot)
-        if worker is not None:
+        if worker is None:
+            return
+        if effect.lane:
+            worker.beside.flag(effect.slot, effect.sequence, effect.outcome)
+        else:
             worker.flag(effect.sequence, effect.outcome)
+
+    def _interrupt(self, effect: f.Interrupt) -> None:
+        worker = self.workers.get(effect.slot)
+        if worker is not None:
+            worker.beside.interrupt(effect.slot, effect.sequence)
+
+    def _take(self, effect: f.Take) -> None:
+        worker = self.workers.get(effect.slot)
+        if worker is not None:
+            worker.taken(effect.sequence, effect.upto)
 
     def _terminate(self, effect: f.Terminate) -> None:
         worker = self.workers.get(effect.slot)
@@ -236,7 +285,8 @@ class AgentNode(Node):
     def _kill(self, effect: f.Kill) -> None:
         worker = self.workers.get(effect.slot)
         if worker is not None:
-            if worker.run is not None:
+            self.tending.on_kill(worker)
+            if worker.run is not None or worker.beside.running:
                 self.world.hit("agent kills a worker that runs something")
             worker.die(signal=9)
 
@@ -248,12 +298,25 @@ class AgentNode(Node):
             self.world.fault("worker dies at its start", self.who)
             self.world.after(delay_ns, self.name, lambda _: worker.die(signal=None, code=1))
         else:
-            self.world.after(delay_ns, self.name, lambda _: worker.on_ready(self.functions))
+            self.world.after(
+                delay_ns, self.name, lambda _: worker.on_ready(self.functions, self.schedules)
+            )
 
     def _leave(self, effect: f.Leave) -> None:
         worker = self.workers.get(effect.slot)
         if worker is not None:
+            self.tending.on_leave(worker)
             worker.leave()
+
+    def _ping(self, effect: f.Ping) -> None:
+        worker = self.workers.get(effect.slot)
+        if worker is not None and worker.alive and worker.run is None:
+            self._events.append(e.Ponged(effect.slot, effect.number))
+
+    def _dump(self, effect: f.Dump) -> None:
+        worker = self.workers.get(effect.slot)
+        stack = f"stack of {worker.slot}" if worker is not None else ""
+        self._events.append(e.Dumped(effect.number, stack, "" if stack else "it ended", {}))
 
     def _log(self, effect: f.Log) -> None:
         if "sent what it was not asked for" in effect.text:

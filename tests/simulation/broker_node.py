@@ -10,14 +10,19 @@ from collections import deque
 from typing import Final, Protocol
 
 from evener_broker.core import BrokerCore
-from evener_broker.effects import Effect, Send
-from evener_broker.events import Event, Malformed, PeerGone, Received
+from evener_broker.effects import Append, Effect, Send
+from evener_broker.events import Event, Malformed, PeerGone, Received, WallClock
+from evener_broker.journaling import Contents
+from evener_broker.records import Task
 from evener_broker.tables import Bounds
+from evener_broker.transitions import Cause, State
 from evener_wire import codec
 from evener_wire.errors import PeerError
+from tests.simulation.disk import Disk
 from tests.simulation.network import Conn, Frames, Network
 from tests.simulation.node import Node
-from tests.simulation.world import MS, World
+from tests.simulation.timetable import wall_of
+from tests.simulation.world import MS, SECOND, World
 
 _DRAIN_MAX: Final = 1_000
 _PARKED_MAX: Final = 1_000
@@ -41,43 +46,69 @@ class BrokerNode(Node):
     """The place where brokers run, one after the other."""
 
     def __init__(
-        self, world: World, network: Network, watcher: Watcher, bounds: Bounds, check_every: int
+        self,
+        world: World,
+        network: Network,
+        watcher: Watcher,
+        bounds: Bounds,
+        check_every: int,
+        disk: Disk | None,
+        *,
+        has_wall: bool = False,
     ) -> None:
         super().__init__(world, "broker")
+        self._has_wall = has_wall
+        self.wall_most_ns = 0  # the latest moment that its wall ever showed
+        self._wall_at_ns = 0
         self._network = network
         self._watcher = watcher
         self._bounds = bounds
         self._check_every = check_every
+        self._disk = disk
         self._turns = 0
         self.inbox: deque[tuple[Conn, Frames]] = deque()
         self.epoch = 0
         self.peers: dict[bytes, Conn] = {}
         self._parked: dict[bytes, deque[list[bytes]]] = {}
         self._events: list[Event] = []
+        self._news: list[Event] = []  # of the journal
+        self.moves: Final[list[tuple[Task, State, Cause]]] = []  # of this turn
         self._peer_number = 0
         self.parked_max = _PARKED_MAX
         network.router = self
-        self.core = self._new_core()
+        self.core = self._new_core(None)
 
-    def _new_core(self) -> BrokerCore:
-        rng = self.world.stream(f"broker/{self.epoch}")
-        return BrokerCore(rng.randbytes(16), max(1, self.epoch), rng, self._bounds)
+    def _new_core(self, contents: Contents | None) -> BrokerCore:
+        rng = self.world.stream(f"broker/{self.life}")
+        epoch = max(1, self.epoch)
+        return BrokerCore(rng.randbytes(16), epoch, rng, self._bounds, contents=contents)
 
     def start(self) -> None:
-        """Memory mode: nothing of the last process is left, and the epoch grows."""
-        self.epoch += 1
-        self.core = self._new_core()
+        """A new process knows what is in its journal, or nothing. The epoch grows in any case."""
+        contents: Contents | None = None
+        if self._disk is None:
+            self.epoch += 1
+        else:
+            # The file with the host's epoch may know of a broker that had no journal.
+            at_least = self.epoch + self.rng.choice((0, 0, 1, 5))
+            self.epoch, contents = self._disk.open(at_least, self._on_journal)
+        self.core = self._new_core(contents)
+        self._watch_moves()
         self.inbox.clear()
         self.peers.clear()
         self._parked.clear()
         self._events.clear()
+        self._news.clear()
         self._peer_number = self.rng.randrange(1 << 31)
+        self._wall_at_ns = 0
         super().start()
         self._watcher.began(self)
 
     def crash(self, *, host: bool) -> None:
         """The process, or its host, is gone."""
         super().crash(host=host)
+        if self._disk is not None:
+            self._disk.crash()
         self._network.broker_died(host=host)
 
     def new_peer(self, conn: Conn) -> bytes:
@@ -87,14 +118,36 @@ class BrokerNode(Node):
         self.peers[peer] = conn
         return peer
 
+    def _on_journal(self, event: Event) -> None:
+        self._news.append(event)
+        self.wake(self.world.now)
+
+    def _watch_moves(self) -> None:
+        """See each step of each task, which the core itself keeps for people alone."""
+        tables, moves = self.core.tables, self.moves
+        move = tables.move
+
+        def watched(task: Task, cause: Cause) -> None:
+            moves.append((task, task.state, cause))
+            move(task, cause)
+
+        setattr(tables, "move", watched)  # noqa: B010
+
     # --- The loop ---------------------------------------------------------------------------------
 
     def turn(self) -> None:
         """Drain, decide, send; as in the shell."""
+        self._events += self._news
+        self._news.clear()
+        if self._has_wall and self.local() >= self._wall_at_ns:
+            self._wall_at_ns = self.local() + SECOND
+            self._events.insert(0, WallClock(wall_of(self)))
+            self.wall_most_ns = max(self.wall_most_ns, wall_of(self))
         self._drain()
         if self._parked:
             self._retry_parked()
         events, self._events = self._events, []
+        self.moves.clear()
         effects = self.core.step(self.local(), events)
         self._turns += 1
         if self._turns % self._check_every == 0:
@@ -103,7 +156,11 @@ class BrokerNode(Node):
         for effect in effects:
             self.boundary()
             self._watcher.performed(self, effect)
-            if isinstance(effect, Send):
+            if isinstance(effect, Append):
+                assert self._disk is not None
+                self._disk.append(self.epoch, effect)
+            elif isinstance(effect, Send):
+                assert self._disk is None or effect.after <= self._disk.committed, effect
                 frames = [
                     bytes(f) for f in codec.encode(effect.message, effect.session, effect.number)
                 ]
@@ -112,8 +169,9 @@ class BrokerNode(Node):
                 self.world.note(self.who, f"{kind} to {to}", frames[0])
                 self._send(effect.peer, frames)
         self.world.peak("tasks at the broker", len(self.core.tables.tasks))
-        self.world.peak("messages parked", max(map(len, self._parked.values()), default=0))
-        if self._events or self.inbox:
+        if self._parked:
+            self.world.peak("messages parked", max(map(len, self._parked.values())))
+        if self._events or self._news or self.inbox:
             self.wake(self.world.now)
         elif self._parked:
             self.wake(self.world.now + _PARKED_RETRY_NS)
@@ -140,6 +198,8 @@ class BrokerNode(Node):
             del self._parked[peer]
             self._events.append(PeerGone(peer))
             self.world.hit("broker gives up a peer that does not read")
+            if peer in self.peers:  # buffers of this size are a fault of the way
+                self._network.link(self.peers[peer].socket.host).disturb(self.world.now)
 
     def _try_send(self, peer: bytes, frames: list[bytes]) -> bool:
         conn = self.peers.get(peer)

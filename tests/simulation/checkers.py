@@ -7,35 +7,24 @@ nothing. A checker raises `Violation`, and the seed has failed.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
 
+import msgpack
+
+from evener import session_records as r
+from evener.expiry import GRACE_NS
 from evener_wire import messages as m
-from evener_wire.limits import (
-    FREE_RETURNS_MAX,
-    HEARTBEAT_NS,
-    RECONNECT_GRACE_NS,
-    SELF_FENCE_NS,
-    SILENCE_NS,
-)
+from evener_wire.limits import FREE_RETURNS_MAX
 from tests.simulation.agent_node import AgentNode
+from tests.simulation.bodies import STOPPED_NS
 from tests.simulation.broker_node import BrokerNode
 from tests.simulation.client_node import ClientNode
 from tests.simulation.order import Order
-from tests.simulation.truth import Key, Run, Sent, Ticket, digest_of, number_in
-from tests.simulation.watch import AgentTap, PeerTap, Watch
-from tests.simulation.world import MS, Violation, World
-
-# Clocks of hosts differ by 500 parts in a million, and agents look at their clocks now and then.
-_TOLERANCE_NS: Final = 60 * MS
-
-# What of a pause of the broker may pass for sleep: up to its next timer, and a little.
-_UNNOTICED_NS: Final = HEARTBEAT_NS + 300 * MS
-
-# A silent agent has its verdict after this, even if its last sign of life was a broken connection.
-_DETECTION_NS: Final = SILENCE_NS + HEARTBEAT_NS + RECONNECT_GRACE_NS + 500 * MS
-
-# Flag, SIGTERM and SIGKILL follow each other within 2.1 s; the rest is the way there.
-_STOPPED_NS: Final = 4_000 * MS
+from tests.simulation.taps import AgentTap, PeerTap
+from tests.simulation.timetable import Timetable
+from tests.simulation.truth import SCHEDULES, Key, Run, Sent, Ticket, digest_of, number_in
+from tests.simulation.verdicts import Verdicts
+from tests.simulation.watch import Watch
+from tests.simulation.world import MS, US, Violation, World
 
 
 class Checkers:
@@ -59,9 +48,14 @@ class Checkers:
         self._fences: dict[tuple[bytes, int], int] = {}
         self._by_id: dict[tuple[str, bytes], Ticket] = {}
         self._ids: Counter[bytes] = Counter()
-        self.verdicts_true = 0
-        self.verdicts_false = 0
+        self._verdicts = Verdicts(world, broker, self._agents, hostile=hostile)
         self.accepted = 0
+        self.timetable: Timetable | None = None
+
+    @property
+    def verdicts(self) -> Verdicts:
+        """How many verdicts were given, rightly and wrongly."""
+        return self._verdicts
 
     def fail(self, invariant: str, text: str, ticket: Ticket | None = None) -> Violation:
         """The seed has failed."""
@@ -74,7 +68,8 @@ class Checkers:
         """The broker took a SUBMIT."""
         epoch = self._watch.epoch
         for item in message.items:
-            ticket = self._watch.truth.of_payload(item[2])
+            self._world.checked["I4"] += 1
+            ticket = self._watch.truth.of_payload(item[2], item[0])
             if item[0] in rejected or epoch in ticket.accepted:
                 continue
             self.accepted += 1
@@ -84,6 +79,13 @@ class Checkers:
             ticket.accepted[epoch] = (self.accepted, self._world.now, message.again)
             if epoch not in ticket.told:
                 self._order.accepted(ticket)
+
+    def on_withdrawn(self, tickets: list[Ticket]) -> None:
+        """The journal could not take them: as if they had never been submitted."""
+        for ticket in tickets:
+            self._world.hit("task withdrawn, as the journal could not take it")
+            ticket.accepted.pop(self._watch.epoch, None)
+            self._order.ended(ticket)
 
     def on_cancel(self, message: m.Cancel) -> None:
         """The broker took a CANCEL."""
@@ -96,12 +98,23 @@ class Checkers:
                 self._order.ended(ticket)
                 self._world.hit(f"CANCEL of a task that is {self._phase(ticket)}")
 
+    def on_restored(self, ticket: Ticket) -> None:
+        """A new broker has it from the journal, and it has not ended."""
+        self._order.accepted(ticket)
+
+    def on_adopted(self, ticket: Ticket) -> None:
+        """An agent has it, from an earlier broker."""
+        self._order.ended(ticket)
+
     def on_returned(self, ticket: Ticket) -> None:
         """An attempt comes back unstarted."""
         self._order.returned(ticket)
 
     def on_result(self, ticket: Ticket, fence: int, outcome: int) -> None:
         """I11: an agent tells how an attempt ended, and knows whether it started."""
+        self._world.checked["I11"] += 1
+        if outcome != m.RETURNED:
+            self._order.ended(ticket)
         started = any(run.key == (ticket.id, fence) for run in ticket.runs)
         if started and outcome == m.RETURNED:
             raise self.fail("I11", f"attempt {fence} was told as never started", ticket)
@@ -122,13 +135,20 @@ class Checkers:
         agent = tap.agent
         assert agent is not None
         for task_id, fence, function, payload in items:
-            ticket = self._watch.truth.of_payload(payload)
+            ticket = self._watch.truth.of_payload(payload, task_id)
             self._may_send(ticket, agent, function)
+            if ticket.owner == SCHEDULES:
+                assert self.timetable is not None
+                self.timetable.on_run(ticket, self._broker)
+            if self._watch.durable is not None:
+                self._watch.durable.on_run(ticket, agent.who)
             # By ticket, too: who uses the id of a task that is over starts a new one.
             if fence <= self._fences.get((task_id, ticket.number), 0):
                 raise self.fail("I9", f"fence {fence} was there before", ticket)
             self._fences[task_id, ticket.number] = fence
             for run in ticket.runs:
+                if run.end_ns is None:
+                    self._check_told(run)
                 if run.end_ns is None and not self._is_given_up(run):
                     which = "I23" if m.epoch_of(run.key[1]) < self._watch.epoch else "I7"
                     raise self.fail(which, f"sent to {agent.who} while {run} goes on", ticket)
@@ -138,15 +158,41 @@ class Checkers:
             ticket.sent.append(sent)
             self._watch.by_key[task_id, fence] = ticket, sent
             agent.open[task_id, fence] = ticket, sent
-            self._order.sent(ticket)
+            if self._watch.durable is None:
+                self._order.sent(ticket)
         most = agent.slots * 513
-        if len(agent.open) > most:
+        if len(agent.open) > most > 0:
             raise self.fail("I10", f"{agent.who} has {len(agent.open)} open attempts of {most}")
         self._world.peak("attempts at one agent", len(agent.open))
 
+    def on_assigned(self, ticket: Ticket) -> None:
+        """The broker chose an agent for it."""
+        self._order.sent(ticket)
+
+    def _is_crossing(self, ticket: Ticket, agent: AgentTap) -> bool:
+        """Whether its RUN waited for the journal while the agent changed its offer."""
+        task = self._broker.core.tables.tasks.get(ticket.id)
+        if self._watch.durable is None or task is None:
+            return False
+        return agent.offered and self._broker.world_time(task.since_ns) <= agent.changed_ns + US
+
+    def _check_told(self, run: Run) -> None:
+        """I23: agents that the journal names have time to tell what they run."""
+        watch = self._watch
+        found = watch.by_key.get(run.key)
+        if watch.durable is None or found is None or found[1].given_up:
+            return
+        has_told = any(tap.who == run.agent and tap.reported for tap in watch.agents.values())
+        if has_told or not watch.durable.awaits(run.agent):
+            return
+        if found[1].epoch < watch.epoch and self._world.now < watch.until_ns - 5 * MS:
+            raise self.fail("I23", f"{run} goes on, and its agent still had time", run.ticket)
+
     def _may_send(self, ticket: Ticket, agent: AgentTap, function: str) -> None:
         epoch = self._watch.epoch
-        if not agent.offered or agent.draining or not agent.slots:
+        self._world.checked.update(("I10", "I16", "I23"))
+        is_idle = agent.offered and not agent.draining and agent.slots
+        if not is_idle and not self._is_crossing(ticket, agent):
             raise self.fail("I10", f"sent to {agent.who}, which offers nothing", ticket)
         if ticket.options.queue not in agent.queues:
             raise self.fail("I10", f"sent to {agent.who}, which does not serve its queue", ticket)
@@ -156,7 +202,7 @@ class Checkers:
             raise self.fail("I15", "sent twice, and it may be sent once", ticket)
         if epoch in ticket.told:
             raise self.fail("I4", "sent after its end was told", ticket)
-        if ticket.cancelled_in == epoch:
+        if ticket.cancelled_in == epoch and ticket.cancelled_ns < self._world.now:
             raise self.fail("I16", "sent after its cancel was taken", ticket)
         self._check_not_done(ticket)
 
@@ -186,12 +232,11 @@ class Checkers:
     def on_turn_over(self) -> None:
         """After a turn of the broker: I13, I14, I18."""
         self._order.check()
-        for tap in self._watch.agents.values():
-            silent_ns = self._world.now - tap.read_ns
-            if silent_ns > _DETECTION_NS:
-                silent_ns -= self._broker.stood_still_since(tap.read_ns, 0)
-                if silent_ns > _DETECTION_NS:
-                    raise self.fail("I18", f"{tap.who}: {silent_ns / 1e9:.1f} s and no verdict")
+        self._verdicts.check_silence(self._watch.agents.values())
+
+    def on_verdict(self, tap: AgentTap, why: str) -> None:
+        """The broker gives an agent up: I18."""
+        self._verdicts.on_verdict(tap, why)
 
     # --- Ends: I1, I3, I8, I11, I12, I16 ----------------------------------------------------------
 
@@ -199,9 +244,14 @@ class Checkers:
         """The broker tells a client how tasks ended."""
         epoch = self._watch.epoch
         for task_id, state, payload, facts in message.items:
+            self._world.checked.update(("I1", "I3", "I8", "I16"))
             ticket = self._by_id.get((tap.who, task_id))
+            if ticket is None and tap.who == "adversary":
+                continue  # what it says on two connections at once is in no books
             if ticket is None:
                 raise self.fail("I3", f"{tap.who} is told of {task_id.hex()}, not its own")
+            if self._watch.durable is not None:
+                self._watch.durable.on_terminal(ticket, state, payload)
             now = (state, digest_of(payload))
             before = ticket.told.setdefault(epoch, now)
             if before != now:
@@ -223,7 +273,7 @@ class Checkers:
             return
         run, since_ns = ticket.runs[-1], ticket.cancelled_ns
         agent = self._agents[run.agent.partition(".")[0]]
-        if run.end_ns is None or run.end_ns - max(since_ns, run.start_ns) < _STOPPED_NS:
+        if run.end_ns is None or run.end_ns - max(since_ns, run.start_ns) < STOPPED_NS:
             return
         if agent.undisturbed_since() < since_ns and not self._broker.was_paused_since(since_ns):
             raise self.fail("I16", f"{run} went on after its cancel", ticket)
@@ -268,7 +318,7 @@ class Checkers:
         waited_ms = (self._world.now - since_ns) / MS
         self._world.hit(f"EXPIRED {limit}")
         if limit == "run":
-            longest = max((_length(run) for run in ticket.runs), default=0) / MS
+            longest = max((run.length_ns() for run in ticket.runs), default=0) / MS
             fine = 0 < options.timeout_ms <= longest * 1.002 + 5  # it may die just then
         elif limit == "queue":
             fine = 0 < options.expires_ms <= waited_ms * 1.002 + 1
@@ -297,6 +347,8 @@ class Checkers:
         """A client ends the future of a task."""
         how, what = ticket.ends[-1]
         self._world.hit(f"future ends: {how}")
+        self._world.checked["I2"] += 1
+        self._world.took("submission to end", self._world.now - ticket.submitted_ns)
         if len(ticket.ends) > 1:
             raise self.fail("I2", "the caller is told twice", ticket)
         if ticket.owner != client.who:
@@ -308,73 +360,32 @@ class Checkers:
         told = (what[1], digest_of(what[2]))
         if how == "cancelled" and not ticket.told and ticket.cancel_asked:
             return  # no broker had it yet
+        if how == "expired" and (what[3] or {}).get("told_by") == "client":
+            self._judge_local_end(ticket)
+            return
         if told not in ticket.told.values():
             raise self.fail("I2", f"{told} at the caller was never told", ticket)
 
-    # --- Workers: I7, I12 -------------------------------------------------------------------------
-
-    def on_begin(self, run: Run) -> None:
-        """A body starts."""
-        agent = self._agents[run.agent.partition(".")[0]]
-        silent_ns = self._world.now - agent.heard_broker_ns
-        runs_well = agent.slow == 1 and not agent.was_paused_since(self._world.now - SILENCE_NS)
-        if runs_well and silent_ns > SELF_FENCE_NS + _TOLERANCE_NS:
-            text = f"starts {silent_ns / 1e9:.2f} s after its agent heard the broker"
-            raise self.fail("I7", text, run.ticket)
-        ticket = run.ticket
-        died = sum(earlier.ended == "died" for earlier in ticket.runs)
-        epochs = len({sent.epoch for sent in ticket.sent})
-        if died > ticket.options.max_starts * epochs + ticket.vanished:
-            raise self.fail("I12", f"starts after {died} deaths", ticket)
-        if ticket.options.at_most_once and len(ticket.runs) > 1:
-            raise self.fail("I15", "runs twice", ticket)
-        if sum(run.key == earlier.key for earlier in ticket.runs) > 1:
-            raise self.fail("I9", "one attempt runs twice", ticket)
-
-    def on_finish(self, run: Run) -> None:
-        """A body ends: not long after its limit, unless its agent stood still."""
-        timeout_ms = run.ticket.options.timeout_ms
-        agent = self._agents[run.agent.partition(".")[0]]
-        if not timeout_ms or _length(run) < timeout_ms * MS + _STOPPED_NS:
+    def on_answer(self, client: ClientNode, ticket: Ticket, answer: r.Answered) -> None:
+        """I22: whoever asks for an end hears the one that was told, whichever broker answers."""
+        self._world.checked["I22"] += 1
+        if not answer.ok or answer.body is None:
+            self._world.hit("an end that is not kept any longer, or never was")
             return
-        if agent.slow == 1 and not agent.was_paused_since(run.start_ns):
-            raise self.fail("I19", f"{run} went on after its limit", run.ticket)
+        head = answer.body if isinstance(answer.body, bytes) else bytes(answer.body.buffers[0])
+        state = msgpack.unpackb(head)[0]
+        self._world.hit("retained end is fetched")
+        told_in = [epoch for epoch, told in ticket.told.items() if told[0] == state]
+        durable = self._watch.durable is not None
+        known = ticket.told if durable else self._watch.epoch in ticket.told
+        if known and not told_in and self._ids[ticket.id] == 1:
+            raise self.fail("I22", f"{client.who} fetches state {state}", ticket)
+        if durable and told_in and min(told_in) < self._watch.epoch:
+            self._world.hit("end told by an earlier broker is fetched after its death")
 
-    # --- Verdicts: I18 ----------------------------------------------------------------------------
-
-    def on_verdict(self, tap: AgentTap, why: str) -> None:
-        """The broker gives an agent up."""
-        self._world.hit(f"verdict: {_kind(why)}")
-        stopped_ns = self._broker.stood_still_since(tap.read_ns, _UNNOTICED_NS)
-        unread_ns = self._world.now - tap.read_ns - stopped_ns
-        if why.startswith("silent"):
-            if self._broker.unread_of(tap.who.partition(".")[0]) and not self._hostile:
-                raise self.fail("I18", f"{tap.who}: silent, and messages of it were not read")
-            if unread_ns < SILENCE_NS - _TOLERANCE_NS:
-                raise self.fail("I18", f"{tap.who}: silent, heard {unread_ns / 1e9:.2f} s ago")
-        elif why.startswith("its connection"):
-            if self._world.now - tap.session_ns < RECONNECT_GRACE_NS - _TOLERANCE_NS:
-                raise self.fail("I18", f"{tap.who}: given up within its grace")
-        elif not tap.left:
-            raise self.fail("I18", f"{tap.who}: left, but it did not say so")
-        if why.startswith("left"):
-            return
-        if self._was_well(tap.who):
-            self.verdicts_false += 1
-            raise self.fail("I18", f"{tap.who} was well all the time, and was given up: {why}")
-        self.verdicts_true += 1
-
-    def _was_well(self, who: str) -> bool:
-        agent = self._agents[who.partition(".")[0]]
-        since_ns = self._world.now - SILENCE_NS - HEARTBEAT_NS
-        if self._hostile or not agent.alive or agent.who != who or agent.exited:
-            return False
-        return agent.undisturbed_since() <= since_ns and not agent.was_paused_since(since_ns)
-
-
-def _length(run: Run) -> int:
-    return 0 if run.end_ns is None else run.end_ns - run.start_ns
-
-
-def _kind(why: str) -> str:
-    return why.partition(";")[0].partition(" for ")[0].partition(" (")[0]
+    def _judge_local_end(self, ticket: Ticket) -> None:
+        """No broker kept a deadline, so the client did; whatever a broker says later is no news."""
+        self._world.hit("client ends a task whose deadline nobody kept")
+        waited_ms = (self._world.now - ticket.submitted_ns) / MS
+        if not 0 < ticket.options.deadline_ms <= waited_ms * 1.002 + 1 - GRACE_NS / MS:
+            raise self.fail("I2", f"expired at its client after {waited_ms:.1f} ms", ticket)

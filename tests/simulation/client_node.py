@@ -6,7 +6,7 @@ Rules of this file: it does what `client/evener/connection.py` does, in the same
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from evener import session_records as r
 from evener.deadlines import NEVER
@@ -16,6 +16,8 @@ from evener_wire import messages as m
 from evener_wire.errors import PeerError
 from tests.simulation.network import Network, Socket
 from tests.simulation.node import Node
+from tests.simulation.streams import Readers
+from tests.simulation.tending import question
 from tests.simulation.truth import Ticket, Truth
 from tests.simulation.world import World
 
@@ -48,6 +50,10 @@ class ClientNode(Node):
         self.instance = b""
         self.hellos: list[int] = []
         self.over = False
+        self._questions = 0
+        self._asked: dict[int, Ticket] = {}
+        self.readers = Readers(world, world.stream(f"readers/{name}"), self._want)
+        self.on_answer: Callable[[ClientNode, Ticket, r.Answered], None] = lambda *_: None
         self.on_end: Callable[[ClientNode, Ticket], None] = lambda client, ticket: None
 
     # --- The process ------------------------------------------------------------------------------
@@ -58,8 +64,10 @@ class ClientNode(Node):
         rng = self.world.stream(f"client/{self.who}")
         self.instance = rng.randbytes(16)
         self.asks.clear()
+        self._asked.clear()
         self.copies.clear()
         self.hellos.clear()
+        self.readers.begin()
         self.over = False
         self.socket = Socket(self._network, self)
         self.session = ClientSession(
@@ -85,6 +93,11 @@ class ClientNode(Node):
         link = self._network.link(self.name)
         return 1 << 62 if link.blocked_up or link.blocked_down else link.since_ns
 
+    def _want(self, event: r.Event) -> None:
+        if self.alive and not self.over:
+            self.asks.append(event)
+            self.wake(self.world.now)
+
     def submit(self, tickets: list[Ticket]) -> None:
         """The program submits tasks."""
         self.asks.append(r.Submitted(tickets))
@@ -96,6 +109,16 @@ class ClientNode(Node):
             ticket.cancel_asked = True
         self.asks.append(r.CancelAsked([ticket.id for ticket in tickets]))
         self.wake(self.world.now)
+
+    def fetch(self, ticket: Ticket) -> None:
+        """The program asks how a task of an earlier one ended."""
+        self.ask("fetch", {"id": ticket.id.hex()})
+        self._asked[self._questions] = ticket
+
+    def ask(self, what: str, arguments: dict[str, Any]) -> None:
+        """Somebody wants to know, or to have something done."""
+        self._questions += 1
+        self._want(question(self._questions, what, arguments))
 
     def close(self) -> None:
         """The program leaves in order."""
@@ -156,11 +179,13 @@ class ClientNode(Node):
                 case r.Send():
                     if not failed and not self._send(effect, socket):
                         failed.append(r.Disconnected("connection closed"))
+                case r.Valued():
+                    self.readers.valued(effect.values)
                 case r.Resolve():
                     for ticket, item in effect.endings:
                         self._end(ticket, m.TERMINAL_STATES[item[1]], item)
                 case r.Reject():
-                    for ticket, code, text in effect.tickets:
+                    for ticket, code, text, _ in effect.tickets:
                         self._end(ticket, f"rejected {code}", text)
                 case r.Abandon():
                     for ticket in effect.tickets:
@@ -170,8 +195,12 @@ class ClientNode(Node):
                     socket.reopen()
                 case r.StateChanged():
                     self._state_changed(effect.state, socket)
-                case r.Log() | r.Answered():
-                    pass
+                case r.Answered():
+                    asked = self._asked.pop(effect.number, None)
+                    if asked is not None:
+                        self.on_answer(self, asked, effect)
+                case r.Log() | r.Reported() | r.Wrote():
+                    pass  # nothing here says how far it is, or prints
 
     def _send(self, effect: r.Send, socket: Socket) -> bool:
         frames = [bytes(f) for f in codec.encode(effect.message, effect.session, effect.number)]
@@ -191,6 +220,7 @@ class ClientNode(Node):
 
     def _end(self, ticket: object, how: str, what: object) -> None:
         assert isinstance(ticket, Ticket)
+        self.readers.ended(ticket, how, what)
         ticket.ends.append((how, what))
         self.world.note(self.who, f"end of {ticket.number}: {how}")
         self.on_end(self, ticket)

@@ -21,7 +21,8 @@ def check_connected(broker: BrokerNode, client: ClientNode, now_ns: int) -> None
     socket = client.socket
     if not client.alive or client.over or client.slow > 1 or socket is None:
         return
-    since_ns = max(client.way_free_since(), client.paused_until, broker.started_ns)
+    since_ns = max(client.way_free_since(), client.paused_until)
+    since_ns = max(since_ns, client.started_ns, broker.started_ns)
     if not broker.alive or now_ns - since_ns < _RETURN_NS:
         return
     if socket.conn is None or not socket.stands():

@@ -9,12 +9,15 @@ import random
 from collections.abc import Callable
 from typing import Final
 
+from tests.simulation.adversary import Adversary
 from tests.simulation.agent_node import AgentNode
 from tests.simulation.broker_node import BrokerNode
 from tests.simulation.client_node import ClientNode
-from tests.simulation.network import Conn, Network
+from tests.simulation.disk import Disk
+from tests.simulation.network import UNANSWERED_NS, Conn, Network
 from tests.simulation.node import Node
 from tests.simulation.swarm import Swarm
+from tests.simulation.tending import Operator
 from tests.simulation.world import MS, SECOND, World
 
 _Strike = Callable[[random.Random], str | None]
@@ -31,8 +34,12 @@ class Faults:
         broker: BrokerNode,
         agents: list[AgentNode],
         clients: list[ClientNode],
+        adversaries: list[Adversary],
+        disk: Disk | None,
     ) -> None:
         self._world = world
+        self._adversaries = adversaries
+        self._disk = disk
         self._network = network
         self._swarm = swarm
         self._broker = broker
@@ -41,6 +48,7 @@ class Faults:
         self._peers: list[AgentNode | ClientNode] = [*agents, *clients]
         self._healed = False
         self._never_reads: list[Node] = []
+        self._operator = Operator(world, agents, clients)
         self._strikes: Final[dict[str, _Strike]] = {
             "cut": self._cut,
             "cut unnoticed": self._cut_unnoticed,
@@ -64,6 +72,14 @@ class Faults:
             "client pause": lambda rng: self._pause(rng, clients, 200 * 50 ** rng.random()),
             "client close": self._client_close,
             "slow node": self._slow,
+            "suspend": self._suspend,
+            "name server stall": self._name_stall,
+            "clock step": self._clock_step,
+            "disk full": self._disk_full,
+            "disk slow": self._disk_slow,
+            "rolling restart": self._operator.restart,
+            "drain undone": self._operator.drain,
+            "adversary": lambda rng: rng.choice(adversaries).strike(rng),
         }
         self._lasting(world.stream("fault/lasting"))
         for kind, mean_s in swarm.mean_s.items():
@@ -85,6 +101,8 @@ class Faults:
         if "worker dies at its start" in lasting:
             for agent in self._agents:
                 agent.start_deaths = 0.3 * lasting["worker dies at its start"]
+        if "disk error" in lasting and self._disk is not None:
+            self._disk.error_chance = 0.4 * lasting["disk error"]
         if "never reads" in lasting and len(self._clients) > 1:
             client = rng.choice(self._clients)
             self._never_reads.append(client)
@@ -274,12 +292,51 @@ class Faults:
 
     def _slow(self, rng: random.Random) -> str | None:
         node: Node = rng.choice([self._broker, *self._peers])
-        node.slow = rng.choice((2, 10, 50))
+        node.slow = rng.choice((2, 10, 50, 100))
         self._world.after(int(rng.uniform(1, 10) * SECOND), node.name, self._on_quick, node)
         return f"{node.who} times {node.slow}"
 
     def _on_quick(self, node: Node) -> None:
         node.slow = 1
+
+    def _suspend(self, rng: random.Random) -> str | None:
+        """A whole host sleeps. The kernels of others give its connections up after a while."""
+        node: Node = rng.choice([self._broker, *self._peers])
+        for_ns = int(2 * SECOND * 60 ** rng.random())
+        if not node.alive or node in self._never_reads:
+            return None
+        node.suspend(for_ns)
+        if for_ns > UNANSWERED_NS:
+            hosts = [p.name for p in self._peers] if node is self._broker else [node.name]
+            for conn in [c for c in self._network.conns if c.socket.host in hosts]:
+                self._network.cut(conn, dealer_ns=UNANSWERED_NS, router_ns=UNANSWERED_NS)
+        return f"{node.who} for {for_ns / 1e9:.1f} s"
+
+    def _disk_full(self, rng: random.Random) -> str | None:
+        for_ns = int(100 * MS * 100 ** rng.random())
+        if self._disk is None:
+            return None
+        self._disk.fill(for_ns)
+        return f"disk for {for_ns / 1e9:.1f} s"
+
+    def _disk_slow(self, rng: random.Random) -> str | None:
+        for_ns = int(100 * MS * 100 ** rng.random())
+        if self._disk is None:
+            return None
+        self._disk.slow_down(for_ns)
+        return f"disk for {for_ns / 1e9:.1f} s"
+
+    def _name_stall(self, rng: random.Random) -> str:
+        peer = rng.choice(self._peers)
+        for_ns = int(SECOND * 20 ** rng.random())
+        self._network.stall_names(peer.name, for_ns)
+        return f"{peer.name} for {for_ns / 1e9:.1f} s"
+
+    def _clock_step(self, rng: random.Random) -> str:
+        """Somebody sets the clock on the wall. No core has one, so nothing may change."""
+        node: Node = rng.choice([self._broker, *self._peers])
+        node.wall_ns += rng.choice((-1, 1)) * int(SECOND * 3e8 ** rng.random())
+        return f"{node.who}: {node.wall_ns / 1e9:.0f} s off"
 
     # --- The end of it ----------------------------------------------------------------------------
 
@@ -287,11 +344,15 @@ class Faults:
         """From now on nothing goes wrong, and everybody who is to be there is there."""
         self._healed = True
         self._world.note("fault", "HEAL")
+        for adversary in self._adversaries:
+            adversary.leave()
         if self._network.hostility is not None:
             self._network.hostility.on = False
         for peer in self._peers:
             link = self._network.link(peer.name)
             link.tail = 0.0
+            link.unnamed_until = 0
+            link.since_ns = min(link.since_ns, self._world.now)
             self._network.unblock(peer.name, up=bool(link.blocked_up), down=bool(link.blocked_down))
             while link.blocked_up or link.blocked_down:
                 self._network.unblock(peer.name, up=True, down=True)
@@ -300,8 +361,13 @@ class Faults:
             node.crash_in = None
             if node.is_paused() and node not in self._never_reads:
                 node.resume()
+        if self._disk is not None:
+            self._disk.heal()
         if not self._broker.alive:
             self._broker.start()
+        self._operator.heal()
+        for client in self._clients:
+            client.readers.patient = True
         for agent in self._agents:
             agent.start_deaths = 0.0
             self._on_look_after(agent)

@@ -23,14 +23,15 @@ MUTANTS: Final = (
     Mutant(
         "a result counts whatever its fence",
         "evener_broker.core",
-        "if task is None or task.fence != fence:",
-        "if task is None:",
+        "            if task is None or task.fence != fence:\n"
+        "                if not self._recovery",
+        "            if task is None:\n                if not self._recovery",
     ),
     Mutant(
         "verdict as soon as a connection breaks",
         "evener_broker.sessions",
-        "at_ns = tables.now_ns + RECONNECT_GRACE_NS",
-        "record.left_ns -= RECONNECT_GRACE_NS; at_ns = tables.now_ns",
+        "at_ns = tables.now_ns + after_ns + RECONNECT_GRACE_NS",
+        "agent.left_ns -= RECONNECT_GRACE_NS; at_ns = tables.now_ns",
     ),
     Mutant(
         "silence is judged by the clock, not by broker-live time",
@@ -47,7 +48,7 @@ MUTANTS: Final = (
     Mutant(
         "a broken session of an agent has no timer",
         "evener_broker.sessions",
-        "tables.timers.set(at_ns, self._on_grace_over, (record, record.left_ns))",
+        "tables.timers.set(at_ns, self._on_grace_over, (agent, agent.left_ns))",
         "pass",
     ),
     Mutant(
@@ -77,8 +78,8 @@ MUTANTS: Final = (
     Mutant(
         "returned work is charged like a crash",
         "evener_broker.lifecycle",
-        "        elif outcome == m.RETURNED:\n            self._put_back(task)",
-        "        elif outcome == m.RETURNED:\n            self._after_loss(task, {})",
+        "                self._put_back(task)\n        elif outcome == m.LOST:",
+        "                self._after_loss(task, {})\n        elif outcome == m.LOST:",
     ),
     Mutant(
         "losses are not counted",
@@ -94,13 +95,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "what comes back goes to the end of the line",
-        "evener_broker.lines",
+        "evener_broker.fifo",
         "        if self._new and task.number < self._new[-1].number:",
         "        if False:",
     ),
     Mutant(
         "the last one in goes first",
-        "evener_broker.lines",
+        "evener_broker.fifo",
         "        new, back = self._new, self._back\n"
         "        if not back and new and new[0].state is State.QUEUED:\n",
         "        self._new.reverse() if len(self._new) == 2 else None\n"
@@ -116,8 +117,8 @@ MUTANTS: Final = (
     Mutant(
         "at_most_once is sent again",
         "evener_broker.lifecycle",
-        '        if task.options.at_most_once:\n            self._lose(task, "unknown", {},',
-        '        if False:\n            self._lose(task, "unknown", {},',
+        "        if task.options.at_most_once and not self._tables.commits.is_unsent(task):\n",
+        "        if False:\n",
     ),
     Mutant(
         "at_most_once runs again after a restart",
@@ -128,13 +129,14 @@ MUTANTS: Final = (
     Mutant(
         "what may run already is sent at once after a restart",
         "evener_broker.recovery",
-        "        elif self._recovering():\n",
-        "        elif False:\n",
+        "        if self._recovering():\n"
+        "            self._tables.timers.set(self._until_ns, self._on_window_over, task)\n",
+        "        if False:\n            pass\n",
     ),
     Mutant(
         "attempts that agents report are not adopted",
         "evener_broker.recovery",
-        "if known is not None and is_awaited(known):",
+        "if known is not None and self._may_be_adopted(known, fence):",
         "if known is not None and False:",
     ),
     Mutant(
@@ -170,7 +172,7 @@ MUTANTS: Final = (
     Mutant(
         "a cancel ends a running task at once",
         "evener_broker.lifecycle",
-        "            task.own_tries().cancelling = True\n            self._stop(task)\n",
+        "            task.own_tries().cancel(self._tables.now_ns)\n            self._stop(task)\n",
         "            self._stop(task)\n"
         "            self._placing.close(task)\n"
         "            self._end(task, Cause.CANCEL, b'')\n",
@@ -178,7 +180,7 @@ MUTANTS: Final = (
     Mutant(
         "a cancel of a running task is not passed on",
         "evener_broker.lifecycle",
-        "self._tables.outbox.send(agent.session, m.Cancel([(task.id, task.fence)]))",
+        "self._tables.outbox.cancel(agent.session, (task.id, task.fence))",
         "pass",
     ),
     Mutant(
@@ -209,7 +211,7 @@ MUTANTS: Final = (
     Mutant(
         "RESULTs are never acknowledged",
         "evener_broker.sessions",
-        "        self._tables.outbox.send(session, m.Ack(session.sequence.received))",
+        "        self._tables.commits.acknowledge(session)",
         "        pass",
     ),
     # --- The agent --------------------------------------------------------------------------------
@@ -242,15 +244,15 @@ MUTANTS: Final = (
     ),
     Mutant(
         "all that a dead worker had is lost, not only what ran",
-        "evener_worker.core",
-        "if attempt.sequence > event.started:",
-        "if False:",
+        "evener_worker.losses",
+        "started, since_ns = attempt.sequence <= event.started, slot.head_since_ns",
+        "started, since_ns = True, slot.head_since_ns",
     ),
     Mutant(
         "what ran when the worker died is returned",
-        "evener_worker.core",
-        "if attempt.sequence > event.started:",
-        "if True:",
+        "evener_worker.losses",
+        "started, since_ns = attempt.sequence <= event.started, slot.head_since_ns",
+        "started, since_ns = False, slot.head_since_ns",
     ),
     Mutant(
         "an agent that comes back does not say what it holds",
@@ -261,7 +263,7 @@ MUTANTS: Final = (
     Mutant(
         "no SIGKILL at the end of the ladder",
         "evener_worker.stopping",
-        "            self._ledger.effects.append(Kill(slot.number))\n",
+        "            self._ledger.effects.append(Kill(attempt.slot))\n",
         "            pass\n",
     ),
     # --- The client -------------------------------------------------------------------------------
@@ -298,7 +300,7 @@ MUTANTS: Final = (
     Mutant(
         "no new connection after silence",
         "evener.session",
-        "            self.effects.append(Reopen())\n",
+        "            self.effects.append(Reopen(self._reconnects.failed()))\n",
         "",
     ),
     Mutant(

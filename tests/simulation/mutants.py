@@ -20,7 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.simulation.mutant_list import MUTANTS, Mutant
+from tests.simulation.mutant_list import MUTANTS as CORE_MUTANTS
+from tests.simulation.mutant_list import Mutant
+from tests.simulation.mutant_list_journal import JOURNAL_MUTANTS
+from tests.simulation.mutant_list_work import WORK_MUTANTS
+
+MUTANTS: Final = (*CORE_MUTANTS, *JOURNAL_MUTANTS, *WORK_MUTANTS)
 
 _SEEDS_MAX: Final = 200
 _ROOT: Final = Path(__file__).resolve().parents[2]

@@ -17,7 +17,10 @@ from tests.simulation.world import MS, SECOND, World
 
 Frames: TypeAlias = Sequence[Any]
 
-_NEVER_NOTICED_NS: Final = 30 * SECOND  # until the kernel gives up (TCP_MAXRT, keepalive)
+UNANSWERED_NS: Final = 30 * SECOND  # until the kernel gives up (TCP_MAXRT, keepalive)
+
+# A message that takes so long holds up all that follow it.
+_LATE_NS: Final = 200 * MS
 
 
 class Endpoint(Protocol):
@@ -121,9 +124,12 @@ class Network:
         assert router is not None
         if not router.alive or link.blocked_up or link.blocked_down:
             return None
+        if self.world.now < link.unnamed_until:
+            self.world.hit("no name server answers a peer that connects")
+            return None
         conn = Conn(socket, router.life)
         conn.peer = router.new_peer(conn)
-        link.since_ns = self.world.now
+        link.disturb(self.world.now)
         self.conns[conn] = None
         self.world.note(socket.host, "connected")
         return conn
@@ -142,7 +148,7 @@ class Network:
         if conn not in self.conns:
             return
         del self.conns[conn]
-        self.link(conn.socket.host).since_ns = world.now
+        self.link(conn.socket.host).disturb(world.now)
         for pipe in (conn.up, conn.down):
             arriving = pipe.sent if not tail else pipe.sent - rng.randint(0, pipe.count)
             pipe.kept = arriving
@@ -156,7 +162,7 @@ class Network:
 
     def cut_half(self, conn: Conn, *, dealer: bool, router: bool) -> None:
         """A cut that one end, or neither, notices soon."""
-        slow, quick = _NEVER_NOTICED_NS, 1 * MS
+        slow, quick = UNANSWERED_NS, 1 * MS
         self.cut(conn, dealer_ns=quick if dealer else slow, router_ns=quick if router else slow)
 
     def _dealer_notices(self, conn: Conn) -> None:
@@ -175,7 +181,7 @@ class Network:
         """All its connections break; the other ends are told only if its host lives."""
         for conn in list(self.conns):
             conn.router_open = False
-            delay = _NEVER_NOTICED_NS if host else self.link(conn.socket.host).latency_ns()
+            delay = UNANSWERED_NS if host else self.link(conn.socket.host).latency_ns()
             self.cut(conn, dealer_ns=delay)
 
     # --- Blocked ways -----------------------------------------------------------------------------
@@ -191,7 +197,7 @@ class Network:
         link = self.link(host)
         link.blocked_up = max(0, link.blocked_up - up)
         link.blocked_down = max(0, link.blocked_down - down)
-        link.since_ns = self.world.now
+        link.disturb(self.world.now)
         for conn in self.connections_of(host):
             self._release(conn)
 
@@ -206,6 +212,12 @@ class Network:
             held, pipe.held = pipe.held, []
             for number, frames in held:
                 arrive((conn, number, frames, False))
+
+    def stall_names(self, host: str, for_ns: int) -> None:
+        """No name server answers the host: what stands stands, and nothing new comes to be."""
+        link = self.link(host)
+        link.unnamed_until = max(link.unnamed_until, self.world.now + for_ns)
+        link.disturb(link.unnamed_until)
 
     # --- Messages ---------------------------------------------------------------------------------
 
@@ -228,7 +240,10 @@ class Network:
         for copy, extra_ns in copies:
             pipe.sent += 1
             pipe.count += 1
-            at_ns = self.world.now + link.latency_ns()
+            latency_ns = link.latency_ns()
+            at_ns = self.world.now + latency_ns
+            if latency_ns > _LATE_NS:
+                link.disturb(at_ns)
             if extra_ns:
                 at_ns += extra_ns  # out of order
             else:
@@ -373,5 +388,5 @@ class Socket:
             conn.dealer_open = False
             conn.closed = True
             link = self._network.link(self.host)
-            notice = _NEVER_NOTICED_NS if link.blocked_up else link.latency_ns()
+            notice = UNANSWERED_NS if link.blocked_up else link.latency_ns()
             self._network.cut(conn, router_ns=notice)

@@ -30,11 +30,13 @@ class Node:
         self.life = 0
         self.slow = 1
         self.paused_until = 0
+        self.suspended_until = 0
         self.pauses: deque[tuple[int, int]] = deque(maxlen=64)
         self.started_ns = 0
         self.crash_in: int | None = None
         # The clock of its host: another zero, and up to 500 parts in a million fast or slow.
         self._offset_ns = self.rng.randrange(10**15)
+        self.wall_ns = 0  # how wrong the clock on its wall is, which no part looks at
         self._ppm = self.rng.randint(-500, 500)
         self._turn_at: int | None = None
         self._token = 0
@@ -110,6 +112,11 @@ class Node:
         self.pauses[-1] = (self.pauses[-1][0], until)
         self.paused_until = until
 
+    def suspend(self, for_ns: int) -> None:
+        """The whole host stands still, and its clock goes on: to the process a very long pause."""
+        self.pause(for_ns)
+        self.suspended_until = max(self.suspended_until, self.world.now + for_ns)
+
     def resume(self) -> None:
         """It goes on now."""
         now = self.world.now
@@ -120,6 +127,7 @@ class Node:
             self.wake(now)
 
     def _cut_pause(self) -> None:
+        self.suspended_until = min(self.suspended_until, self.world.now)
         if self.world.now < self.paused_until:
             self.paused_until = self.world.now
             self.pauses[-1] = (self.pauses[-1][0], self.world.now)

@@ -40,20 +40,25 @@ class Order:
             self._skipped.clear()
 
     def accepted(self, ticket: Ticket) -> None:
-        """It has its place now, unless it may leave it unseen, or an earlier broker had it."""
+        """It has its place now, unless it may leave it unseen."""
         self._renew()
         self._clients[ticket.owner] = None
         options = ticket.options
         may_leave = options.expires_ms or options.deadline_ms
         if may_leave or ticket.item[1] in ("app.nobody", "app.special"):
             return
-        if not ticket.accepted[self._epoch][2]:
+        if not ticket.accepted[self._epoch][2] or self._waits_again(ticket):
             self._waiting.setdefault(_line(ticket), {})[ticket] = None
+
+    def _waits_again(self, ticket: Ticket) -> bool:
+        """Whether an earlier broker had it in line, and never sent it: order is of first times."""
+        return not ticket.sent and not ticket.cancelled_in
 
     def sent(self, ticket: Ticket) -> None:
         """It was sent to an agent in this turn."""
         self._renew()
-        self._sent.append(ticket)
+        if self._epoch in ticket.accepted:
+            self._sent.append(ticket)
 
     def ended(self, ticket: Ticket) -> None:
         """It waits no more."""
@@ -78,14 +83,18 @@ class Order:
         for ticket in sent:
             self.ended(ticket)  # it waits no more
         for ticket in sent:
-            self._check_order(ticket)
+            if not any(earlier.epoch < self._epoch for earlier in ticket.sent):
+                self._check_order(ticket)
         if sent:
             self._check_turns(sent)
 
     def _check_order(self, ticket: Ticket) -> None:
         """I13: nobody of the same line who came earlier still waits."""
+        self._world.checked.update(("I13", "I14"))
         line = _line(ticket)
         others = [*self._returned.get(line, ()), *self._waiting.get(line, ())]
+        if others and ticket.accepted[self._epoch][2]:
+            self._world.hit("task of an earlier broker goes in its turn")
         first = min(others, key=lambda other: other.accepted[self._epoch], default=None)
         if first is not None and first.accepted[self._epoch] < ticket.accepted[self._epoch]:
             text = f"{ticket!r} went before {first!r}\n{ticket.story()}\n{first.story()}"

@@ -5,86 +5,26 @@ Rules of this file: sums of outcomes, no judgement beyond what the seeds said.
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
+from evener_broker.transitions import TRANSITIONS
+from evener_wire import limits
+from tests.simulation import swarm
+from tests.simulation.points import SOMETIMES
 from tests.simulation.run import Outcome
 from tests.simulation.swarm import ALL
+from tests.simulation.watch import IMPOSSIBLE
 
-# Points that a few hundred seeds must reach. What is not reached is not tested.
-SOMETIMES: Final = (
-    "CANCEL of a task that is over",
-    "CANCEL of a task that is running",
-    "CANCEL of a task that is sent",
-    "CANCEL of a task that is waiting",
-    "EXPIRED queue",
-    "EXPIRED run",
-    "EXPIRED total",
-    "HELLO of a peer that the broker still knew",
-    "LOST poison",
-    "LOST unknown",
-    "NOTICE unserved_queue",
-    "REJECTED conflict",
-    "REJECTED queue_full",
-    "REJECTED unknown_function",
-    "RESULT cancelled",
-    "RESULT done",
-    "RESULT failed",
-    "RESULT lost",
-    "RESULT of an attempt that is not open",
-    "RESULT returned",
-    "RESULT timed_out",
-    "RUN that never arrived",
-    "TERMINAL cancelled",
-    "TERMINAL done",
-    "TERMINAL expired",
-    "TERMINAL failed",
-    "TERMINAL lost",
-    "TERMINAL told again",
-    "agent comes back with an attempt that others have now",
-    "agent ends in order",
-    "agent gets bytes that are no message",
-    "agent kills a worker that runs something",
-    "agent opens a new connection after silence",
-    "agent takes back what has not started",
-    "agent tells a new broker what it runs",
-    "agent tells that an attempt started",
-    "body ended by SIGTERM",
-    "body ends at the flag",
-    "body takes its worker down",
-    "broker gets bytes that are no message",
-    "broker gives up a peer that does not read",
-    "broker notices that it stood still",
-    "broker parks messages for a full peer",
-    "broker recalls work ahead",
-    "broker restarted",
-    "broker says RESYNC: out of step",
-    "broker says RESYNC: unknown session",
-    "broker sends work ahead",
-    "broker's send fails: the peer is gone",
-    "client gets bytes that are no message",
-    "client is closed",
-    "client opens a new connection after silence",
-    "client submits again to a broker that restarted",
-    "counter attempts_adopted",
-    "counter attempts_stale",
-    "counter messages_repeated",
-    "counter results_stale",
-    "counter sessions_silent",
-    "crash between two effects",
-    "ghost message of a dead connection",
-    "id of another client's task",
-    "message lost with the tail of a connection",
-    "same task submitted twice",
-    "second run beside one that was given up",
-    "verdict: its connection broke and it did not come back",
-    "verdict: left",
-    "verdict: silent",
-    "worker drops what was taken back",
-    "worker gets several attempts at once",
-    "worker killed while idle",
-    "worker killed while running",
+_ROOT: Final = Path(__file__).resolve().parents[2]
+
+# Legal steps of a task, and those that are asserted never to happen.
+STEPS: Final = frozenset(
+    (state.value, cause.value) for state, causes in TRANSITIONS.items() for cause in causes
 )
 
 
@@ -93,19 +33,31 @@ def summary(outcomes: Sequence[Outcome], cpu_s: float) -> dict[str, Any]:
     ends: Counter[str] = Counter()
     fired: Counter[str] = Counter()
     sometimes: Counter[str] = Counter()
+    checked: Counter[str] = Counter()
+    steps: Counter[tuple[str, str]] = Counter()
+    lengths: dict[str, list[int]] = {}
     peaks: dict[str, int] = {}
     for outcome in outcomes:
         ends.update(outcome.ends)
         fired.update(outcome.fired)
         sometimes.update(outcome.sometimes)
+        checked.update(outcome.checked)
+        steps.update(outcome.steps)
+        for what, taken in outcome.lengths.items():
+            lengths.setdefault(what, []).extend(taken)
         for name, value in outcome.peaks.items():
             peaks[name] = max(value, peaks.get(name, 0))
     events = sum(outcome.events for outcome in outcomes)
     seeds = [outcome.choice.seed for outcome in outcomes]
     return {
+        "git": _git(),
+        "config": config_digest(),
+        "profiles": dict(Counter(outcome.choice.profile for outcome in outcomes)),
+        "with_journal": sum(" journal " in outcome.swarm for outcome in outcomes),
         "seeds": [min(seeds), max(seeds)] if seeds else [],
         "seeds_run": len(seeds),
         "simulated_hours": round(sum(o.simulated_ns for o in outcomes) / 3.6e12, 3),
+        "of_these_nobody_connected": round(sum(o.alone_s for o in outcomes) / 3_600, 3),
         "cpu_seconds": round(cpu_s, 1),
         "events": events,
         "events_per_second": round(events / cpu_s) if cpu_s else 0,
@@ -115,6 +67,10 @@ def summary(outcomes: Sequence[Outcome], cpu_s: float) -> dict[str, Any]:
         "executions": sum(outcome.executions for outcome in outcomes),
         "verdicts_true": sum(outcome.verdicts_true for outcome in outcomes),
         "verdicts_false": sum(outcome.verdicts_false for outcome in outcomes),
+        "checks_done": dict(sorted(checked.items())),
+        "steps_of_tasks": {f"{state} {cause}": n for (state, cause), n in sorted(steps.items())},
+        "steps_never_made": sorted(" ".join(step) for step in STEPS - IMPOSSIBLE - steps.keys()),
+        "milliseconds": {what: _quantiles(taken) for what, taken in sorted(lengths.items())},
         "faults_fired": {kind: fired[kind] for kind in ALL},
         "sometimes": {point: sometimes[point] for point in SOMETIMES},
         "never": [point for point in SOMETIMES if not sometimes[point]],
@@ -122,3 +78,29 @@ def summary(outcomes: Sequence[Outcome], cpu_s: float) -> dict[str, Any]:
         "peaks": dict(sorted(peaks.items())),
         "failed": {o.choice.seed: o.failure for o in outcomes if o.failure},
     }
+
+
+def _quantiles(taken: list[int]) -> dict[str, float]:
+    """Of lengths in nanoseconds, in milliseconds."""
+    taken.sort()
+    last = len(taken) - 1
+    places = {"median": last // 2, "90 %": last * 9 // 10, "99 %": last * 99 // 100, "most": last}
+    found = {name: round(taken[place] / 1e6, 2) for name, place in places.items()}
+    return {"count": len(taken), **found}
+
+
+def config_digest() -> str:
+    """Of all that a seed is drawn from: two reports with the same one ran the same seeds."""
+    drawn = [*swarm.FAULTS.items(), *swarm.LASTING, *swarm.HOSTILE.items()]
+    bounds = [(name, value) for name, value in vars(limits).items() if name.isupper()]
+    return hashlib.sha256(repr((drawn, bounds)).encode()).hexdigest()[:16]
+
+
+def _git() -> str:
+    """Of which commit this tree is, and whether it was changed since."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()

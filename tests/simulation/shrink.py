@@ -34,7 +34,7 @@ def shrink(outcome: Outcome) -> Outcome:
             return True
         return False
 
-    swarm = draw(outcome.choice.seed)
+    swarm = draw(outcome.choice.seed, outcome.choice.profile)
     for kind in swarm.kinds():
         choice = best.choice
         if kind not in choice.omit:

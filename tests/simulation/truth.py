@@ -19,6 +19,9 @@ Key = tuple[bytes, int]
 
 _LARGE: Final = 65 * 1024
 
+# Who owns the runs of schedules.
+SCHEDULES: Final = "schedules"
+
 
 @dataclass(frozen=True, slots=True)
 class Body:
@@ -29,12 +32,13 @@ class Body:
     deaths: int = 0  # so many first runs take their worker down
     deaf: int = 0  # it ends at the flag (0), only at SIGTERM (1), only at SIGKILL (2)
     types: tuple[str, ...] = ("ValueError", "Exception")
+    values: int = 0  # it is a generator, and yields so many on its way
 
 
 class Run:
     """One real execution of a body by a worker process."""
 
-    __slots__ = ("agent", "end_ns", "ended", "key", "start_ns", "ticket")
+    __slots__ = ("agent", "end_ns", "ended", "key", "over", "start_ns", "ticket", "yielded")
 
     def __init__(self, ticket: Ticket, key: Key, agent: str, start_ns: int) -> None:
         self.ticket: Final = ticket
@@ -43,6 +47,12 @@ class Run:
         self.start_ns: Final = start_ns
         self.end_ns: int | None = None
         self.ended = ""  # done, failed, stopped, died
+        self.yielded = 0  # values, and their end
+        self.over = False  # the end was among them
+
+    def length_ns(self) -> int:
+        """How long it took; 0 while it goes on."""
+        return 0 if self.end_ns is None else self.end_ns - self.start_ns
 
     def __repr__(self) -> str:
         return f"<run {self.key[1] >> 16}/{self.key[1] & 0xFFFF} at {self.agent} {self.ended}>"
@@ -73,6 +83,12 @@ class Ticket:
     cancelled_in: int = 0  # epoch in which the broker took a cancel of it
     cancelled_ns: int = 0  # and when, first
     alarming: bool = True  # its client lives, so it must end
+    # How its program reads what it yields: the manner, and how many of each attempt it took.
+    reads: str = "at once"
+    read: dict[int, int] = field(default_factory=dict)
+    unread: bool = False  # as the session asks it
+    given_up: bool = False  # nobody came for its values, so they were dropped
+    dropped: bool = False
 
     @property
     def id(self) -> bytes:
@@ -106,6 +122,7 @@ class Sent:
     given_up: bool = False
     given_up_in: int = 0  # in which epoch
     taken_in: int = 0  # in which epoch a broker took its RESULT
+    taken_ns: int = 0  # and when
 
 
 class Truth:
@@ -115,7 +132,13 @@ class Truth:
         self._world = world
         self.tickets: Final[list[Ticket]] = []
         self.runs = 0
+        self.progress = 0  # of these all but the runs of schedules, which go on by themselves
+        # When a broker last took in a message of each client.
+        self.heard_ns: dict[str, int] = {}
         self.running: dict[Run, None] = {}
+        # Runs of schedules by their ids, and what such a run does, by the number in its call.
+        self.scheduled: dict[int, Body] = {}
+        self._due: dict[bytes, Ticket] = {}
         self.on_begin: Callable[[Run], None] = lambda run: None
         self.on_finish: Callable[[Run], None] = lambda run: None
 
@@ -129,17 +152,26 @@ class Truth:
         self.tickets.append(ticket)
         return ticket
 
-    def of_payload(self, payload: m.Payload) -> Ticket:
-        """The task whose call this is."""
+    def of_payload(self, payload: m.Payload, task_id: bytes) -> Ticket:
+        """The task whose call this is. Runs of one schedule have the same call, and other ids."""
         number: int = number_in(payload)[0]
-        return self.tickets[number]
+        if number >= 0:
+            return self.tickets[number]
+        ticket = self._due.get(task_id)
+        if ticket is None:
+            body = self.scheduled[number]
+            ticket = self.ticket(SCHEDULES, task_id, "app.due", body, m.Options(), 0)
+            ticket.alarming = False
+            self._due[task_id] = ticket
+        return ticket
 
     def begin(self, payload: m.Payload, key: Key, agent: str) -> Run:
         """A worker starts a body."""
-        ticket = self.of_payload(payload)
+        ticket = self.of_payload(payload, key[0])
         run = Run(ticket, key, agent, self._world.now)
         ticket.runs.append(run)
         self.runs += 1
+        self.progress += ticket.owner != SCHEDULES
         self.running[run] = None
         self.on_begin(run)
         return run

@@ -9,13 +9,24 @@ import random
 from typing import Final
 
 from evener_wire import messages as m
+from tests.simulation import timetable
 from tests.simulation.client_node import ClientNode
+from tests.simulation.streams import MANNERS
 from tests.simulation.swarm import Swarm
 from tests.simulation.truth import Body, Ticket, Truth
 from tests.simulation.world import MS, SECOND, US, World
 
 # What every agent offers, and what only the first one does.
-COMMON: Final = ("app.tiny", "app.short", "app.mid", "app.long", "app.mixed", "app.fragile")
+COMMON: Final = (
+    "app.tiny",
+    "app.short",
+    "app.mid",
+    "app.long",
+    "app.mixed",
+    "app.fragile",
+    "app.stream",
+    timetable.FUNCTION,
+)
 SPECIAL: Final = "app.special"
 REGISTERED: Final = m.Options(retries=1, retry_delay_ms=20)
 
@@ -43,14 +54,16 @@ class Workload:
         self._world = world
         self._truth = truth
         self._swarm = swarm
-        self._client = client
+        self.client: Final = client
         self._rng = world.stream(f"workload/{client.name}")
         self._left = max(1, swarm.tasks // swarm.clients)
         self._until_ns = world.now + swarm.period_ns
         self._burst_ns = swarm.period_ns // max(10, self._left // 4)
-        self._likes = self._rng.sample(
+        self._likes: list[str] = self._rng.sample(
             ("tiny", "short", "mid", "long", "mixed", "fragile", "special", "shipped", "odd"), 5
         )
+        if swarm.streams:
+            self._likes.append("stream")
         self.mine: list[Ticket] = []
         self.over = False
         self.others: list[Workload] = []
@@ -61,15 +74,23 @@ class Workload:
 
     def _next(self) -> None:
         delay_ns = int(self._rng.expovariate(1) * self._burst_ns)
-        self._world.after(delay_ns, self._client.name, self._on_burst)
+        self._world.after(delay_ns, self.client.name, self._on_burst)
 
-    def _on_burst(self, _: object) -> None:
+    def begin_soon(self) -> None:
+        """The program is back, and has something to do."""
+        delay_ns = int(self._rng.expovariate(1) * SECOND)
+        self._world.after(delay_ns, self.client.name, self._on_burst, True)
+
+    def _on_burst(self, is_extra: object) -> None:
         if self.over or self._left <= 0 or (self.mine and self._world.now > self._until_ns):
             return
-        rng, client = self._rng, self._client
+        rng, client = self._rng, self.client
+        self._look_back(rng)
         like = rng.choice(self._likes)
         # Of short tasks agents get more than they have workers: that needs many.
         sizes = (1, 5, 40, 150) if like in ("tiny", "mixed") else (1, 1, 1, 2, 5, 20, 80)
+        if like == "stream":
+            sizes = (1, 1, 3, 8)
         count = min(self._left, rng.choice(sizes))
         self._left -= count
         options = self._options(rng)
@@ -82,32 +103,40 @@ class Workload:
         else:
             del self._truth.tickets[-count:]
             self._left += count
-        self._next()
+        if not is_extra:
+            self._next()
+
+    def _look_back(self, rng: random.Random) -> None:
+        """A program that was started anew wants to know what became of the work of the last one."""
+        client = self.client
+        old = [ticket for ticket in self.mine[-40:] if ticket.owner != client.who]
+        if old and client.alive and not client.over and rng.random() < 0.5:
+            client.fetch(rng.choice(old))
 
     def last_burst(self) -> None:
         """Faults let nothing through so far, and a seed without a task says nothing."""
         tickets = [self._ticket(self._rng, "short", m.Options()) for _ in range(3)]
         self.mine += tickets
-        self._client.submit(tickets)
+        self.client.submit(tickets)
 
     def _plan(self, rng: random.Random, ticket: Ticket) -> None:
         """Later operations on a task."""
         chance = rng.random()
         if chance < (0.3 if ticket.body.run_ns > SECOND else 0.12):
             delay_ns = int(0.05 * MS * 10 ** (rng.random() * 5))
-            self._world.after(delay_ns, self._client.name, self._on_cancel, ticket)
+            self._world.after(delay_ns, self.client.name, self._on_cancel, ticket)
         elif chance > 0.94:
             delay_ns = int(0.05 * MS * 10 ** (rng.random() * 5))
-            self._world.after(delay_ns, self._client.name, self._on_copy, ticket)
+            self._world.after(delay_ns, self.client.name, self._on_copy, ticket)
 
     def _on_cancel(self, ticket: Ticket) -> None:
-        if self._client.alive and self._client.who == ticket.owner and not self._client.over:
-            self._client.cancel([ticket])
+        if self.client.alive and self.client.who == ticket.owner and not self.client.over:
+            self.client.cancel([ticket])
 
     def _on_copy(self, ticket: Ticket) -> None:
-        if self._client.alive and self._client.who == ticket.owner and not ticket.ends:
-            self._client.copies.append(ticket)
-            self._client.wake(self._world.now)
+        if self.client.alive and self.client.who == ticket.owner and not ticket.ends:
+            self.client.copies.append(ticket)
+            self.client.wake(self._world.now)
 
     # --- What -------------------------------------------------------------------------------------
 
@@ -121,10 +150,20 @@ class Workload:
             task_id = rng.choice(theirs).id
             self._world.hit("id of another client's task")
         self._used.add(task_id)
+        if like == "stream":
+            return self._generator(rng, task_id, function, body, options)
         pad = rng.choice((0, 10, 10, 100, 1_000))
         if rng.random() < 0.01:
             pad = 70_000
-        return self._truth.ticket(self._client.who, task_id, function, body, options, pad)
+        return self._truth.ticket(self.client.who, task_id, function, body, options, pad)
+
+    def _generator(
+        self, rng: random.Random, task_id: bytes, function: str, body: Body, options: m.Options
+    ) -> Ticket:
+        """Its program reads as it likes."""
+        ticket = self._truth.ticket(self.client.who, task_id, function, body, options, 10)
+        ticket.reads = rng.choice(MANNERS)
+        return ticket
 
     def _open_of_others(self) -> list[Ticket]:
         return [
@@ -180,6 +219,10 @@ def _kind(rng: random.Random, like: str) -> tuple[str, Body]:
         failures = rng.choice((0, 1, 2, 100)) if not deaths else 0
         types = rng.choice((("ValueError", "Exception"), ("KeyError", "Exception")))
         return "app.fragile", Body(rng.randint(1, 80) * MS, failures, deaths, deaf, types)
+    if like == "stream":
+        values = rng.choice((1, 3, 20, 20, 700))
+        fails = rng.choice(((0, 0), (0, 0), (1, 0), (0, 1)))
+        return "app.stream", Body(rng.randint(1, 400) * MS, *fails, deaf, values=values)
     if like == "special":
         return SPECIAL, Body(rng.randint(1, 50) * MS, deaf=deaf)
     if like == "shipped":

@@ -42,6 +42,9 @@ class World:
         self.fired: Final[Counter[str]] = Counter()
         self.sometimes: Final[Counter[str]] = Counter()
         self.peaks: Final[dict[str, int]] = {}
+        self.checked: Final[Counter[str]] = Counter()
+        self.steps: Final[Counter[tuple[str, str]]] = Counter()
+        self.lengths: Final[dict[str, list[int]]] = {}
         self.trace: Final[deque[str]] = deque(maxlen=_TRACE_LINES)
         self.verbose = False
         self._heap: list[tuple[int, int, str, Callable[[Any], None], Any]] = []
@@ -72,14 +75,15 @@ class World:
         heap = self._heap
         pop = heapq.heappop
         count = 0
-        while heap and heap[0][0] <= until_ns:
-            at_ns, _, _, what, subject = pop(heap)
-            self.now = at_ns
-            self.events += 1
-            what(subject)
-            count += 1
-            if stop is not None and not count % 256 and stop():
-                return
+        try:
+            while heap and heap[0][0] <= until_ns:
+                self.now, _, _, what, subject = pop(heap)
+                count += 1
+                what(subject)
+                if stop is not None and not count % 256 and stop():
+                    return
+        finally:
+            self.events += count
         self.now = until_ns
 
     # --- What is recorded -------------------------------------------------------------------------
@@ -105,6 +109,10 @@ class World:
     def hit(self, point: str) -> None:
         """A point was reached that must be reached now and then."""
         self.sometimes[point] += 1
+
+    def took(self, what: str, length_ns: int) -> None:
+        """How long something took, for the report."""
+        self.lengths.setdefault(what, []).append(length_ns)
 
     def peak(self, name: str, value: int) -> None:
         """A high-water mark."""
