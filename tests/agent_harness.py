@@ -7,7 +7,7 @@ kernel would: a worker that started `n` attempts leaves the rest to be taken.
 from __future__ import annotations
 
 import random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgpack
 
@@ -42,9 +42,9 @@ def item(
 class Bench:
     """One core, its broker and its workers."""
 
-    def __init__(self, workers: int = 2) -> None:
+    def __init__(self, workers: int = 2, **settings: Any) -> None:
         config = AgentConfig(
-            "t:app", "tcp://127.0.0.1:1", workers=workers, name="n", drain_seconds=30
+            "t:app", "tcp://127.0.0.1:1", workers=workers, name="n", drain_seconds=30, **settings
         )
         self.core = AgentCore(config, INSTANCE, random.Random(1), {})
         self.now_ns = 100 * SECOND

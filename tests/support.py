@@ -67,6 +67,31 @@ def skip_aloud(reason: str, *, expected_in_ci: bool = False) -> NoReturn:
     pytest.skip(reason)
 
 
+# --- Rights ---------------------------------------------------------------------------------------
+
+NOBODY = 65_534
+"""The user and the group that own nothing."""
+
+
+@contextmanager
+def without_roots_rights() -> Iterator[None]:
+    """The block runs as nobody, in all threads, if the tests run as root.
+
+    Modules that it needs must be loaded before: nobody may be unable to read them.
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    group = os.getegid()
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+
+
 # --- Processes ------------------------------------------------------------------------------------
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -113,6 +138,18 @@ def command_line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
     except (FileNotFoundError, ProcessLookupError):
         return "(gone)"
+
+
+def is_agent(pid: int) -> bool:
+    """Whether this is an agent, by its command or by the title that it gave itself."""
+    shown = command_line(pid)
+    return '"part": "agent"' in shown or shown.startswith("evener agent ")
+
+
+def is_worker(pid: int) -> bool:
+    """Whether this is an agent's worker, by its command or by the title that it gave itself."""
+    shown = command_line(pid)
+    return "evener_worker.runner" in shown or shown.startswith("evener worker ")
 
 
 class Processes:

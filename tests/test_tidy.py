@@ -37,16 +37,30 @@ MAY_IMPORT = {
 LAZY = {"client/evener/cli": {"evener_broker", "evener_worker"}}
 
 # The deciding parts. In the broker they are everything but these shells; elsewhere they are named.
-BROKER_SHELLS = {"__main__.py", "server.py", "shell.py", "runtime.py"}
+BROKER_SHELLS = {
+    "__main__.py",
+    "intake.py",
+    "journal.py",
+    "journal_damage.py",
+    "journal_schema.py",
+    "journal_store.py",
+    "runtime.py",
+    "server.py",
+    "shell.py",
+}
 CLIENT_CORES = {
+    "deadlines.py",
+    "expiry.py",
     "session.py",
     "session_records.py",
     "session_state.py",
+    "session_streams.py",
     "session_work.py",
     "submissions.py",
 }
 WORKER_CORES = {
     "attempts.py",
+    "care.py",
     "channel.py",
     "core.py",
     "effects.py",
@@ -54,14 +68,43 @@ WORKER_CORES = {
     "estimates.py",
     "events.py",
     "handout.py",
+    "health.py",
     "ledger.py",
+    "local/calls.py",
+    "local/desk.py",
+    "local/errors.py",
+    "local/feed_items.py",
+    "local/feed_steps.py",
+    "local/feeding.py",
+    "local/ledger.py",
+    "local/lives.py",
+    "local/machine.py",
+    "local/seats.py",
+    "local/stimuli.py",
+    "local/talk.py",
+    "local/waits.py",
     "pool.py",
+    "questions.py",
+    "recycling.py",
+    "rolling.py",
+    "reports.py",
     "session.py",
     "slots.py",
     "stopping.py",
+    "streams.py",
 }
 WIRE_EXTRA_BANS = {"socket", "os", "select", "selectors", "pathlib", "threading", "subprocess"}
-CORE_BANS = {"zmq", "time", "asyncio", "logging", "socket", "threading", "subprocess", "secrets"}
+CORE_BANS = {
+    "zmq",
+    "sqlite3",
+    "time",
+    "asyncio",
+    "logging",
+    "socket",
+    "threading",
+    "subprocess",
+    "secrets",
+}
 
 # Names that would turn received bytes into objects or code.
 EXECUTING = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve"}

@@ -82,6 +82,7 @@ def valid() -> list[dict[str, Any]]:
     attempt = msgpack.packb([TASK, FENCE])
     understood = {
         "fields of a later version at the end are ignored": [_head(7, SESSION, 9, 3, "later", {})],
+        "refused by a broker before wait_ms": [_head(4, 0, 0, "protocol", "too old")],
         "options may end early": [_head(16, 1, 2, [[TASK, "f", b"", ["reports", 7]]], False)],
         "numbers and lengths need not be written in the shortest form": [
             b"\xdc\x00\x04\xcc\x22\xcd\x00\x01\xce\x00\x00\x00\x02\xdd\x00\x00\x00\x01" + attempt

@@ -61,6 +61,7 @@ SAMPLES: Final[tuple[tuple[str, int, int, m.Message], ...]] = (
     ),
     ("resync", 0, 0, m.Resync("unknown session")),
     ("refused", 0, 0, m.Refused("protocol", "this broker speaks protocol 1, the peer 2 to 3")),
+    ("refused for now", 0, 0, m.Refused("retry_after", "many come at the same time", 120)),
     ("heartbeat of an idle peer", SESSION, 2, m.Heartbeat()),
     (
         "heartbeat of an agent",
@@ -97,7 +98,19 @@ SAMPLES: Final[tuple[tuple[str, int, int, m.Message], ...]] = (
         ),
     ),
     ("accepted", SESSION, 8, m.Accepted(7)),
-    ("rejected", SESSION, 9, m.Rejected(((TASK, "unknown_function", "did you mean demo.add?"),))),
+    ("rejected", SESSION, 9, m.Rejected(((TASK, "queue_full", "submit again later"),))),
+    (
+        "rejected with facts",
+        SESSION,
+        9,
+        m.Rejected(
+            (
+                (TASK, "conflict", "another task has this id"),
+                (TASK_2, "unknown_function", "did you mean demo.add?"),
+            ),
+            (None, {"closest": ("demo.add",), "workers": 4, "functions": 3}),
+        ),
+    ),
     (
         "terminal of each state",
         SESSION,
@@ -135,6 +148,48 @@ SAMPLES: Final[tuple[tuple[str, int, int, m.Message], ...]] = (
             ((TASK, FENCE), (TASK_2, FENCE_2)),
         ),
     ),
+    (
+        "offer with schedules",
+        SESSION,
+        33,
+        m.Offer(
+            4,
+            False,
+            ("default",),
+            [("demo.clean", None)],
+            None,
+            (
+                m.Schedule(
+                    "demo.clean", "demo.clean", 300_000, "", "", "skip", "once", 0, b"\x92\x90\xc0"
+                ),
+                m.Schedule(
+                    "nightly",
+                    "demo.clean",
+                    0,
+                    "0 3 * * *",
+                    "UTC",
+                    "queue",
+                    "skip",
+                    60_000,
+                    b"\x92\x90\xc0",
+                ),
+            ),
+        ),
+    ),
+    (
+        "offer with shares",
+        SESSION,
+        34,
+        m.Offer(
+            2,
+            False,
+            ("default",),
+            [("demo.add", None), ("demo.fetch", None), ("demo.read", None)],
+            None,
+            (),
+            (("demo.fetch", 50), ("demo.read", 16)),
+        ),
+    ),
     ("offer, later", SESSION, 18, m.Offer(3, True, ("default",))),
     (
         "run",
@@ -165,6 +220,50 @@ SAMPLES: Final[tuple[tuple[str, int, int, m.Message], ...]] = (
     ),
     ("recall", SESSION, 22, m.Recall(((TASK, FENCE), (TASK_2, FENCE_2)))),
     ("drain", SESSION, 23, m.Drain("the broker stops")),
+    ("query to an agent", SESSION, 24, m.Query(7, "stack", {"task": TASK, "fence": FENCE})),
+    ("answer of an agent", SESSION, 25, m.Answer(7, True, b"\x81\xa3pid\xcd\x12\x67")),
+    (
+        "progress",
+        SESSION,
+        26,
+        m.Progress(((TASK, FENCE, 7, 20, "page 7"), (TASK_2, FENCE_2, 0.25, None, ""))),
+    ),
+    (
+        "values",
+        SESSION,
+        27,
+        m.Values(
+            [
+                (TASK, FENCE, 8, True, b"\x91\x03"),
+                (TASK, FENCE, 9, True, m.Frames([b"big"])),
+                (TASK_2, FENCE_2, 0, False, b""),
+            ]
+        ),
+    ),
+    ("taken", SESSION, 28, m.Taken(((TASK, FENCE, 10, False), (TASK_2, 0, 0, True)))),
+    (
+        "output",
+        SESSION,
+        29,
+        m.Output(
+            (
+                (TASK, FENCE, 17, 1, "host:3", "3 loaves are ready\nh\u00f6t\n"),
+                (TASK_2, FENCE_2, 1_234, 2, "host:4", ""),
+            )
+        ),
+    ),
+    (
+        "run, with the output of the second",
+        SESSION,
+        30,
+        m.Run(
+            [
+                (TASK, FENCE, "demo.add", b"\x92\x01\x02", 0, 0),
+                (TASK_2, FENCE_2, "demo.tell", b"\x90", 0, 0),
+            ],
+            (1,),
+        ),
+    ),
 )
 
 

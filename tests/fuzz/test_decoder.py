@@ -78,7 +78,9 @@ options: Final = st.none() | st.builds(
     expires_ms=durations,
     deadline_ms=durations,
     at_most_once=st.booleans(),
+    forward_output=st.booleans(),
 )
+amounts: Final = st.integers(0, WHOLE_MAX) | st.floats(0, 1e300)
 attempts: Final = st.lists(st.tuples(ids, wholes), max_size=4).map(tuple)
 
 
@@ -96,6 +98,18 @@ hellos: Final = st.builds(
     ids,
     facts,
 )
+
+
+def _as_lines(text: str) -> str:
+    return text and f"{text}\n"
+
+
+def _runs(items: list[tuple[Any, ...]]) -> st.SearchStrategy[m.Run]:
+    """With any of its items among those whose output is wanted."""
+    places = st.sets(st.sampled_from(range(len(items)))) if items else st.just(set[int]())
+    return st.builds(m.Run, st.just(items), places.map(sorted).map(tuple))
+
+
 messages: Final[st.SearchStrategy[m.Message]] = st.one_of(
     hellos,
     st.builds(
@@ -122,11 +136,23 @@ messages: Final[st.SearchStrategy[m.Message]] = st.one_of(
     st.builds(m.Submit, batches(ids, names, payloads, options), st.booleans()),
     st.builds(m.Accepted, wholes),
     st.builds(m.Rejected, batches(ids, codes, texts).map(tuple)),
+    st.builds(
+        lambda item, known: m.Rejected((item, item), known),
+        st.tuples(ids, codes, texts),
+        st.lists(st.none() | facts, max_size=2).map(tuple),
+    ),
     st.builds(m.Terminal, batches(ids, st.integers(0, 4), payloads, st.none() | facts)),
     st.builds(m.Cancel, attempts),
     st.builds(m.Notice, codes, texts),
     st.builds(m.Query, wholes, names, facts),
     st.builds(m.Answer, wholes, st.booleans(), payloads),
+    st.builds(m.Progress, batches(ids, wholes, amounts, st.none() | amounts, texts).map(tuple)),
+    st.builds(m.Values, batches(ids, wholes, wholes, st.booleans(), payloads)),
+    st.builds(m.Taken, batches(ids, wholes, wholes, st.booleans()).map(tuple)),
+    st.builds(
+        m.Output,
+        batches(ids, wholes, wholes, st.integers(1, 2), codes, texts.map(_as_lines)).map(tuple),
+    ),
     st.builds(
         m.Offer,
         st.integers(0, 4_096),
@@ -135,7 +161,7 @@ messages: Final[st.SearchStrategy[m.Message]] = st.one_of(
         st.none() | batches(names, options),
         st.none() | attempts,
     ),
-    st.builds(m.Run, batches(ids, wholes, names, payloads, durations, durations)),
+    batches(ids, wholes, names, payloads, durations, durations).flatmap(_runs),
     st.builds(m.Started, attempts),
     st.builds(
         m.Result, batches(ids, wholes, st.integers(0, 5), payloads, wholes, st.none() | facts)

@@ -48,7 +48,9 @@ class ClientBroker:
         limits: tuple[int, int] = (1_000_000, 1 << 30),
         beats: tuple[int, int] = (1_000, 4_000),
         refuse: m.Refused | None = None,
+        durable: bool = False,
     ) -> None:
+        self.durable = durable
         self.broker = broker or os.urandom(16)
         self.limits = limits
         self.beats = beats
@@ -215,7 +217,7 @@ class ClientBroker:
             self._send(self.refuse, 0, 0)
             return
         self._sequence = Sequence(int.from_bytes(os.urandom(7), "big") + 1)
-        self._say(m.Welcome(1, 5, self.broker, *self.beats, *self.limits, False, {}))
+        self._say(m.Welcome(1, 5, self.broker, *self.beats, *self.limits, self.durable, {}))
 
     def _say(self, message: m.Message) -> None:
         assert self._sequence is not None

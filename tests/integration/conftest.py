@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 
+from tests.integration.cli_cluster import Starter, Up
 from tests.integration.fault_cluster import FaultCluster
 from tests.support import Processes
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _zero_copy_once() -> None:
+    """pyzmq opens a socket for good when something first travels without being copied."""
+    zmq.Frame(bytes(100_000), copy=False)
 
 
 @pytest.fixture
@@ -19,3 +28,17 @@ def cluster(processes: Processes, tmp_path: Path) -> Iterator[FaultCluster]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def starter(processes: Processes, tmp_path: Path) -> Starter:
+    return Starter(processes, tmp_path)
+
+
+@pytest.fixture
+def up(starter: Starter) -> Iterator[Up]:
+    running = starter.ready()
+    yield running
+    if running.process.poll() is None:
+        running.process.send_signal(signal.SIGINT)
+        assert running.process.wait(20) == 0, running.text()

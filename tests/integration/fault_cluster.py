@@ -21,7 +21,7 @@ from typing import Any
 import evener
 from tests.integration import fault_app
 from tests.integration.history import Death, History
-from tests.support import ROOT, Processes, children, command_line, is_running, wait_until
+from tests.support import ROOT, Processes, children, is_running, is_worker, wait_until
 
 APP = str(Path(fault_app.__file__).resolve()) + ":app"
 READY_S = 20.0
@@ -112,7 +112,7 @@ class Part:
 
     def workers(self) -> list[int]:
         """The pids of an agent's worker processes."""
-        return [p for p in children(self.pid) if "evener_worker.runner" in command_line(p)]
+        return [p for p in children(self.pid) if is_worker(p)]
 
     def close(self) -> None:
         os.close(self._ready)

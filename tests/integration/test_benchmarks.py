@@ -13,7 +13,7 @@ import pytest
 from tests.support import ROOT
 
 
-def run(*arguments: str, seconds: float = 100) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, seconds: float = 400) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(ROOT / "benchmarks/run.py"), *arguments],
         capture_output=True,

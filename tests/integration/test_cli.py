@@ -7,123 +7,22 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import Processes, command_line, descendants, free_port, is_running, wait_until
-
-APP = '''
-"""An app for tests."""
-import os, signal, time
-import evener
-
-app = evener.App("demo")
-
-@app.task
-def add(a: int, b: int) -> int:
-    return a + b
-
-@app.task
-def hold(path: str, seconds: float) -> str:
-    open(path, "w").close()
-    time.sleep(seconds)
-    return "held"
-
-@app.task
-def boom() -> None:
-    raise ValueError("boom")
-
-def double(x: int) -> int:
-    return 2 * x
-'''
-
-READY = "stop        Ctrl-C"
-
-
-@dataclass(slots=True)
-class Up:
-    """One `evener up`, with what it wrote to stderr so far."""
-
-    process: subprocess.Popen[str]
-    errors: Path
-    folder: Path
-    port: int
-
-    def text(self) -> str:
-        return self.errors.read_text()
-
-    def evener(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Another `evener` command on this host, run to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "evener", *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            cwd=self.folder,
-            timeout=60,
-            check=False,
-        )
-
-    def start_held_task(self, seconds: float) -> str:
-        """A task that runs for a while; returns its id once it has started."""
-        flag = self.folder / "held"
-        done = self.evener("submit", "demo.hold", str(flag), str(seconds))
-        assert done.returncode == 0, done.stderr
-        wait_until(flag.exists, why="the task to start")
-        return done.stdout.strip()
-
-
-class Starter:
-    """Starts `evener up` in a folder with the app."""
-
-    def __init__(self, processes: Processes, folder: Path) -> None:
-        self.processes = processes
-        self.folder = folder
-        (folder / "demo_app.py").write_text(APP)
-
-    def start(self, *arguments: str, app: str = "demo_app:app", port: int | None = None) -> Up:
-        errors = self.folder / f"errors-{len(self.processes.started)}.txt"
-        port = free_port() if port is None else port
-        with errors.open("w") as stderr:
-            process = self.processes.start(
-                sys.executable,
-                "-m",
-                "evener",
-                "up",
-                app,
-                "--port",
-                str(port),
-                *arguments,
-                cwd=self.folder,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-            )
-        return Up(process, errors, self.folder, port)
-
-    def ready(self, *arguments: str) -> Up:
-        up = self.start("-n", "2", *arguments)
-        wait_until(lambda: READY in up.text() or up.process.poll() is not None, 30, "the banner")
-        assert up.process.poll() is None, up.text()
-        return up
-
-
-@pytest.fixture
-def starter(processes: Processes, tmp_path: Path) -> Starter:
-    return Starter(processes, tmp_path)
-
-
-@pytest.fixture
-def up(starter: Starter) -> Iterator[Up]:
-    running = starter.ready()
-    yield running
-    if running.process.poll() is None:
-        running.process.send_signal(signal.SIGINT)
-        assert running.process.wait(20) == 0, running.text()
-
+from tests.integration.cli_cluster import Starter, Up
+from tests.support import (
+    Processes,
+    command_line,
+    descendants,
+    free_port,
+    is_agent,
+    is_running,
+    wait_until,
+)
 
 # --- What `up` says and does ----------------------------------------------------------------------
 
@@ -133,7 +32,7 @@ def test_banner_says_where_and_what_next(up: Up) -> None:
     assert f"broker ready on tcp://127.0.0.1:{up.port}" in text
     assert "loopback only; --host 0.0.0.0" in text
     assert "workers     2 on this host" in text
-    assert "functions   3: demo.add, demo.hold, demo.boom" in text
+    assert "functions   5: demo.add, demo.hold, demo.boom, demo.crash, demo.pair" in text
     assert "evener submit demo.add" in text
 
 
@@ -202,7 +101,7 @@ def test_a_failed_task_is_exit_code_1_with_their_traceback(up: Up) -> None:
 
 def test_a_task_that_timed_out_is_exit_code_75(up: Up) -> None:
     flag = str(up.folder / "flag")
-    done = up.evener("submit", "demo.hold", flag, "60", "--wait", "--timeout", "200ms")
+    done = up.evener("submit", "demo.hold", flag, "--wait", "--timeout", "200ms")
     assert done.returncode == 75
     assert "timeout of 0.2 s" in done.stderr
 
@@ -255,7 +154,7 @@ def test_ls(up: Up, kind: str) -> None:
 
 
 def test_cancel_by_the_beginning_of_an_id(up: Up) -> None:
-    task_id = up.start_held_task(60)
+    task_id = up.start_held_task()
     assert f"\n{task_id[:8]}  demo.hold" in up.evener("ls", "tasks").stdout
     done = up.evener("cancel", task_id[:8])
     assert (done.returncode, done.stdout) == (0, f"asked to cancel {task_id[:8]}\n")
@@ -287,8 +186,10 @@ def test_without_any_broker(starter: Starter) -> None:
 
 def test_ctrl_c_lets_running_tasks_end(starter: Starter) -> None:
     up = starter.ready()
-    up.start_held_task(1.5)
+    up.start_held_task()
     up.process.send_signal(signal.SIGINT)
+    wait_until(lambda: "1 task still running" in up.text(), why="the agent to stop")
+    up.release()
     assert up.process.wait(20) == 0
     assert "stopping: 1 task still running, up to 30 s (Ctrl-C again to stop now)" in up.text()
     assert "done: 1 ok, 0 failed" in up.text()
@@ -297,7 +198,7 @@ def test_ctrl_c_lets_running_tasks_end(starter: Starter) -> None:
 
 def test_ctrl_c_twice_stops_now(starter: Starter) -> None:
     up = starter.ready()
-    up.start_held_task(60)
+    up.start_held_task()
     up.process.send_signal(signal.SIGINT)
     wait_until(lambda: "stopping" in up.text())
 
@@ -323,7 +224,7 @@ def test_sigterm_drains(starter: Starter) -> None:
 
 def test_no_orphan_when_up_is_killed(starter: Starter) -> None:
     up = starter.ready()
-    up.start_held_task(60)
+    up.start_held_task()
     below = descendants(up.process.pid)
     assert len(below) == 4, [command_line(pid) for pid in below]  # broker, agent, two workers
     up.process.kill()
@@ -331,10 +232,14 @@ def test_no_orphan_when_up_is_killed(starter: Starter) -> None:
     wait_until(lambda: not any(map(is_running, below)), 10, "all descendants to end")
 
 
-@pytest.mark.parametrize("part", ['"part": "broker"', '"part": "agent"'])
-def test_up_ends_when_a_part_dies(starter: Starter, part: str) -> None:
+def is_broker(pid: int) -> bool:
+    return '"part": "broker"' in command_line(pid)
+
+
+@pytest.mark.parametrize("is_part", [is_broker, is_agent])
+def test_up_ends_when_a_part_dies(starter: Starter, is_part: Callable[[int], bool]) -> None:
     up = starter.ready()
-    pid = next(p for p in descendants(up.process.pid) if part in command_line(p))
+    pid = next(p for p in descendants(up.process.pid) if is_part(p))
     os.kill(pid, signal.SIGKILL)
     assert up.process.wait(20) == 1
     assert "ended unexpectedly" in up.text()

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import zmq
 
 from evener.client import Client
 from evener.errors import (
@@ -27,12 +26,6 @@ from evener.payload import encode_value
 from evener_wire import messages as m
 from tests.integration.client_broker import ClientBroker, echo
 from tests.support import free_port, wait_until
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _zero_copy_once() -> None:
-    """pyzmq opens a socket for good when something first travels without being copied."""
-    zmq.Frame(bytes(100_000), copy=False)
 
 
 @pytest.fixture

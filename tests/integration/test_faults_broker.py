@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Any
 
 import pytest
+import zmq
 
 import evener
+from evener_wire import codec
+from evener_wire import messages as m
 from tests.integration import fault_app as app
 from tests.integration.fault_cluster import FaultCluster
 from tests.integration.history import misdeeds
@@ -47,13 +51,41 @@ def test_a_standing_broker_gives_no_false_verdict(cluster: FaultCluster) -> None
     cluster.wait_for_slots(client, 4)
 
 
+def test_hellos_that_waited_for_a_standing_broker_open_one_session(cluster: FaultCluster) -> None:
+    """As a peer says them, one each second, while nobody answers."""
+    cluster.start_broker()
+    client = cluster.client()
+    opened = cluster.counter(client, "sessions_opened")
+    cluster.broker.stop()
+    hello = m.Hello(1, 1, "client", os.urandom(16), "stranger", 0, bytes(16), {})
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.linger = 0
+        dealer.connect(cluster.address)
+        for _ in range(4):
+            dealer.send_multipart(codec.encode(hello, 0, 0))
+        cluster.broker.go_on()
+        assert dealer.poll(10_000)
+        welcome = codec.decode(dealer.recv_multipart())
+        assert isinstance(welcome.message, m.Welcome)
+        query = m.Query(7, "ls", {"kind": "clients"})
+        dealer.send_multipart(codec.encode(query, welcome.session, 1))
+        while not isinstance(told := codec.decode(dealer.recv_multipart()).message, m.Answer):
+            assert isinstance(told, m.Heartbeat), "nothing but the answer in the one session"
+        assert (told.number, told.ok) == (7, True)
+        assert cluster.counter(client, "sessions_opened") == opened + 1
+        assert cluster.counter(client, "messages_repeated") == 3
+
+
 def test_a_short_standstill_is_not_even_noticed(cluster: FaultCluster) -> None:
     client = cluster.start(workers=2)
     tokens = [f"t{n}" for n in range(100)]
     futures = [client.submit(app.work, token, 0.005) for token in tokens]
+    futures.append(client.submit(app.stay, "last", "go"))
+    tokens.append("last")
     cluster.wait_begun("t10")
     cluster.broker.stop()
     assert not futures[-1].done()
+    cluster.release("go")
     time.sleep(1.5)  # a length of time, and nothing that it waits for
     cluster.broker.go_on()
     answered = evener.gather(*futures, timeout=30)

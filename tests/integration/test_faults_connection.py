@@ -21,6 +21,7 @@ import zmq
 import evener
 from evener_wire import codec
 from evener_wire import messages as m
+from evener_wire.limits import PROTOCOL_ERRORS_MAX
 from tests.integration import fault_app as app
 from tests.integration.fault_cluster import FaultCluster, steady_port
 from tests.integration.history import misdeeds
@@ -74,7 +75,7 @@ def test_a_name_that_does_not_resolve_is_told_at_once() -> None:
     assert "does not resolve" in done.stderr
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1", "udp://127.0.0.1:1", "://"])
+@pytest.mark.parametrize("address", ["tcp://", "udp://127.0.0.1:1", "://"])
 def test_what_is_no_address_is_a_usage_error(address: str) -> None:
     with pytest.raises(evener.UsageError):
         evener.Client(address, connect_timeout=1)
@@ -288,8 +289,15 @@ def test_peers_that_send_no_messages_are_counted_each(cluster: FaultCluster) -> 
     with stranger(cluster) as send:
         for frames in bad:
             send(*frames)
+        # Beyond the bound the connection is in quarantine, and no more of it is read.
         wait_until(
-            lambda: cluster.counter(client, "messages_malformed") == len(bad), 10, "the counter"
+            lambda: (
+                cluster.counter(client, "messages_malformed") == PROTOCOL_ERRORS_MAX + 1
+                and cluster.counter(client, "messages_quarantined")
+                == len(bad) - PROTOCOL_ERRORS_MAX - 1
+            ),
+            10,
+            "the counters",
         )
         assert client.submit(app.work, "t").result(5) == "t"
     assert cluster.counter(client, "violations") == 0

@@ -118,21 +118,34 @@ def test_what_had_not_started_is_not_charged(cluster: FaultCluster) -> None:
         arguments = ("kill", 0) if function == "f.die" else ()
         warm = [call.submit(f"warm-{function}-{n}", *arguments) for n in range(200)]
         evener.gather(*warm, timeout=20)
+    # Where the machine is busy a function may look long, and nothing is sent ahead: then once more.
+    for attempt in range(10):
+        behind_guilty_ones(cluster, client, f"{attempt}.")
+        if was_returned(client):
+            return
+    raise AssertionError("nothing waited behind a guilty one: nothing was tested")
+
+
+def behind_guilty_ones(cluster: FaultCluster, client: evener.Client, name: str) -> None:
+    """Three tasks kill their worker; none of 450 around them is charged for it, or runs twice."""
     # In between, so that wherever a batch ends, some lie behind a guilty one in a worker's hand.
     guilty, others = [], []
     for n in range(450):
         if n in (100, 200, 300):
-            guilty.append(client.function(app.die, max_starts=1).submit(f"guilty{n}", "kill"))
-        others.append(client.submit(app.work.options(max_starts=1), f"t{n}"))
+            task = client.function(app.die, max_starts=1).submit(f"{name}guilty{n}", "kill")
+            guilty.append(task)
+        others.append(client.submit(app.work.options(max_starts=1), f"{name}{n}"))
     for future in guilty:
         with pytest.raises(evener.TaskLost, match="started 1 time"):
             future.result(30)
-    assert evener.gather(*others, timeout=30) == [f"t{n}" for n in range(450)]
-    assert all(len(cluster.history.of(f"t{n}")) == 1 for n in range(450))
-    agent = cluster.agents[0]
-    agent.signal(signal.SIGTERM)
-    assert agent.process.wait(10) == 0
-    assert "returned to the queue" in agent.text(), "nothing waited behind it: nothing was tested"
+    assert evener.gather(*others, timeout=30) == [f"{name}{n}" for n in range(450)]
+    assert all(len(cluster.history.of(f"{name}{n}")) == 1 for n in range(450))
+
+
+def was_returned(client: evener.Client) -> bool:
+    """Whether an agent gave a task back that it had not started."""
+    rows = client.query("ls", kind="tasks")["rows"]
+    return any(row["attempt"] > row["starts"] for row in rows)
 
 
 def test_at_most_once_never_runs_twice(cluster: FaultCluster) -> None:

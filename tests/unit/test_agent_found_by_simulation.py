@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import msgpack
+
 from evener_wire import messages as m
 from evener_wire.codec import Envelope
+from evener_worker import channel as c
 from evener_worker import effects as f
 from evener_worker import events as e
 from tests.agent_harness import Bench, item, key, only, results
@@ -53,3 +56,20 @@ def test_a_refusal_does_not_lift_the_fence() -> None:
     bench.step(e.Received(Envelope(0, 0, m.Refused("violation", "no message"))))
     bench.tick(5_000)
     assert not only(bench.finish(1, 1), f.Hand)
+
+
+def test_a_worker_that_ends_what_is_to_be_taken_back_gets_work_again() -> None:
+    """I19: both came in one step, so nothing was asked for and no answer could end the wait."""
+    bench = Bench(1).open()
+    bench.say(m.Run([item(1)]))
+    bench.start(1, 1)
+    attempt = bench.core.ledger.open[key(1)]
+    body = msgpack.packb((*key(1), m.DONE, b"r", 10, None))
+    frame = c.Frame(c.RESULT, attempt.sequence, m.DONE, 10, body)
+    assert bench.sequence is not None
+    number = bench.sequence.next_number()
+    bench.step(
+        e.Received(Envelope(bench.sequence.session, number, m.Cancel([key(1)]))),
+        e.Finished(1, [frame]),
+    )
+    assert only(bench.say(m.Run([item(2)])), f.Hand)

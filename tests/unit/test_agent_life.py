@@ -144,8 +144,53 @@ def test_the_end_of_the_parent_kills_at_once() -> None:
 def test_a_worker_that_does_not_leave_is_killed() -> None:
     bench = Bench(1).open()
     assert only(stop(bench), f.Leave) == [f.Leave(1)]
-    assert not only(bench.tick(1_999), f.Kill)
-    assert only(bench.tick(1), f.Kill) == [f.Kill(1)]
+    assert not only(bench.tick(4_999), f.Kill)
+    effects = bench.tick(1)
+    assert only(effects, f.Kill) == [f.Kill(1)]
+    assert texts(effects) == ["worker n:1 did not finish its stop hooks in time: killed"]
+
+
+def test_the_end_of_the_drain_time_is_not_that_of_stop_hooks() -> None:
+    bench = Bench(2, stop_seconds=60).open()
+    bench.say(m.Run([item(1), item(2)]))
+    bench.start(1, 1)
+    bench.start(2, 1)
+    stop(bench)
+    for _ in range(10):
+        bench.say(m.Heartbeat())
+        bench.tick(2_900)
+    effects = bench.finish(1, 1)
+    assert only(effects, f.Leave) == [f.Leave(1)]
+    bench.say(m.Heartbeat())
+    assert only(bench.tick(1_000), f.Kill) == [f.Kill(2)]
+
+
+def test_a_worker_that_is_not_ready_in_time_is_killed() -> None:
+    bench = Bench(1, start_seconds=60)
+    bench.welcome()
+    effects: list[f.Effect] = []
+    for _ in range(24):
+        bench.say(m.Heartbeat())
+        effects = bench.tick(2_500)
+    assert texts(effects) == ["worker n:1 was not ready in time: killed"]
+    assert only(effects, f.Kill) == [f.Kill(1)]
+    again = bench.step(e.Died(1, 0, None, 9))
+    assert only(again, f.StartWorker) == [f.StartWorker(1, "n:1")]
+    bench.ready(1)
+    assert not only(bench.tick(60_000), f.Kill)
+
+
+def test_a_worker_that_says_why_it_cannot_start_is_tried_again() -> None:
+    bench = Bench(2).open()
+    bench.die(1)
+    said: list[str] = []
+    for _ in range(4 * START_FAILURES_MAX):
+        said += texts(bench.step(e.StartFailed(1, "on_worker_start hook connect failed")))
+        bench.step(e.Died(1, 0, 1, None))
+        bench.now_ns = max(bench.now_ns, bench.core.pool.slots[1].start_at_ns)
+        bench.tick(0)
+    assert bench.core.pool.slots[1].state is SlotState.STARTING
+    assert said == ["on_worker_start hook connect failed"]
 
 
 def test_the_broker_may_ask_for_it() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from evener_wire import messages as m
 from evener_wire.codec import Envelope
+from evener_wire.limits import HEARTBEAT_NS, RECONNECT_AGENT_MAX_NS, RECOVERY_NS
 from evener_worker import effects as f
 from evener_worker import events as e
+from evener_worker.limits import FACTS_AGAIN_NS
 from tests.agent_harness import BROKER, INSTANCE, SECOND, Bench, item, key, only, results, sent
 
 HELLO = m.Hello(1, 1, "agent", INSTANCE, "n", 0, bytes(16), {})
@@ -53,7 +55,7 @@ def test_hello_is_repeated_each_second_and_no_faster() -> None:
 def test_silence_opens_a_new_connection() -> None:
     bench = Bench().open()
     effects = bench.tick(4_001)
-    assert only(effects, f.Reconnect) == [f.Reconnect()]
+    assert only(effects, f.Reconnect) == [f.Reconnect(1 * SECOND)]
     assert m.Hello(1, 1, "agent", INSTANCE, "n", 3, BROKER, {}) in sent(effects)
     assert "lost the broker" in only(effects, f.Log)[0].text
     assert not only(bench.tick(3_000), f.Log), "one line on loss, and nothing in between"
@@ -159,7 +161,10 @@ def test_it_beats_each_second_with_what_runs() -> None:
         "cpu_ms": 70,
         "tasks": 0,
         "restarts": 0,
+        "recycled": 0,
         "running": "t.f",
+        "task": key(1)[0],
+        "running_ms": 1_000,
     }
 
 
@@ -169,6 +174,64 @@ def test_a_refusal_by_protocol_ends_it_and_others_wait() -> None:
     assert only(bench.step(refused), f.Exit) == [f.Exit(76)]
     bench = Bench()
     assert not only(bench.step(e.Received(Envelope(0, 0, m.Refused("busy", "later")))), f.Exit)
-    assert bench.core.session.wake_at() == bench.now_ns + 30 * SECOND
-    bench.tick(29_000)
-    assert sent(bench.tick(1_000)) == [HELLO]
+    wake_at = bench.core.session.wake_at()
+    assert wake_at is not None
+    # At least half a minute, and not all who were refused at the same time.
+    assert 30 * SECOND <= wake_at - bench.now_ns < 60 * SECOND
+    assert sent(bench.tick(29_999)) == []
+    assert sent(bench.tick(30_001)) == [HELLO]
+
+
+def _retry_after(wait_ms: int) -> e.Received:
+    return e.Received(Envelope(0, 0, m.Refused("retry_after", "many come", wait_ms)))
+
+
+def test_who_is_told_to_come_later_does_so_on_the_same_connection() -> None:
+    bench = Bench()
+    effects = bench.step(_retry_after(400))
+    assert not only(effects, f.Log), "that is nothing to worry a person with"
+    assert sent(bench.tick(399)) == []
+    effects = bench.tick(101)
+    assert sent(effects) == [HELLO]
+    assert not only(effects, f.Reconnect)
+    bench.step(_retry_after(2_000))
+    assert not bench.tick(1_999)
+    effects = bench.tick(501)
+    assert sent(effects) == [HELLO]
+    assert not only(effects, f.Reconnect), "the broker spoke: it is not silent"
+    assert bench.welcome()
+
+
+def test_within_a_session_a_wait_is_of_a_hello_that_was_repeated() -> None:
+    bench = Bench().open()
+    assert bench.step(_retry_after(400)) == []
+    assert bench.core.session.is_open
+
+
+def test_the_window_grows_while_nobody_answers_and_not_beyond_what_recovery_allows() -> None:
+    bench = Bench()
+    windows = [only(bench.tick(4_001), f.Reconnect)[0].window_ns for _ in range(3)]
+    assert windows == [RECONNECT_AGENT_MAX_NS] * 3
+    assert RECONNECT_AGENT_MAX_NS < RECOVERY_NS
+
+
+def test_facts_of_workers_are_told_when_they_change_and_now_and_then() -> None:
+    bench = Bench().open()
+    often = FACTS_AGAIN_NS // HEARTBEAT_NS
+    told = [
+        bool(message.workers)
+        for _ in range(2 * often + 2)
+        for message in sent(bench.tick(1_000) + bench.say(m.Heartbeat()))
+        if isinstance(message, m.Heartbeat)
+    ]
+    assert told == [True, *[False] * (often - 1)] * 2 + [True, False]
+    bench.step(e.Measured({1: (1 << 20, 5)}))
+    assert [type(x) for x in sent(bench.tick(1_000))] == [m.Heartbeat]
+    beats = [x for x in sent(bench.effects) if isinstance(x, m.Heartbeat)]
+    assert beats[-1].workers
+    bench.welcome(broker=b"c" * 16, session=12)
+    bench.step(e.Received(Envelope(0, 0, m.Resync("who?"))))
+    bench.welcome(broker=b"c" * 16, session=13)
+    bench.tick(1_000)
+    beats = [x for x in sent(bench.effects) if isinstance(x, m.Heartbeat)]
+    assert beats[-1].workers, "a broker that restarted knows nothing"

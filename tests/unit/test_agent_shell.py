@@ -116,6 +116,15 @@ def test_cgroup_quotas(
     assert 1 <= usable_cpus(tmp_path / "cgroup", root) <= (os.cpu_count() or 1)
 
 
+def test_affinity() -> None:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert usable_cpus() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 # --- Configuration --------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from evener_worker import effects as f
 from evener_worker import events as e
 from evener_worker.attempts import TRANSITIONS, Attempt, State
 from evener_worker.estimates import Estimates
-from evener_worker.limits import ESTIMATES_MAX, HANDOUT_TASKS_MAX
+from evener_worker.limits import ESTIMATES_MAX, HANDOUT_TASKS_MAX, RESULT_BYTES_MAX
 from tests.agent_harness import Bench, handed, item, key, only, results, sent
 
 
@@ -45,6 +45,21 @@ def test_long_ones_go_one_at_a_time() -> None:
     bench.core.handout.estimates.observe("t.f", 50_000)
     assert handed(bench.say(m.Run([item(1), item(2)]))) == {1: [1]}
     assert handed(bench.finish(1, 1)) == {1: [2]}
+
+
+def test_nothing_is_started_while_results_fill_the_memory() -> None:
+    """I21: they stay until the broker has them, and each may have gigabytes."""
+    bench = Bench(1).open()
+    bench.say(m.Run([item(n) for n in range(1, 4)]))
+    ledger = bench.core.ledger
+    large = memoryview(bytes(RESULT_BYTES_MAX))
+    done = c.Frame(c.RESULT, 1, m.DONE, 10, b"", (large,))
+    assert handed(bench.step(e.Finished(1, [done]))) == {}
+    bench.core.check()
+    assert ledger.result_bytes == RESULT_BYTES_MAX
+    number = bench.core.session.unacked[0][0]
+    assert handed(bench.say(m.Ack(number))) == {1: [2, 3]}
+    assert ledger.result_bytes == 0
 
 
 def test_work_is_spread_before_it_is_heaped() -> None:
@@ -166,6 +181,29 @@ def test_a_run_timeout_climbs_it_too() -> None:
     bench.tick(2_000)
     assert results(bench.die(1)) == [(1, m.TIMED_OUT)]
     assert only(bench.effects, f.StartWorker)[-1] == f.StartWorker(1, "n:1"), "the slot comes back"
+
+
+def test_a_function_may_have_a_grace_of_its_own() -> None:
+    bench = Bench(1)
+    bench.welcome()
+    bench.started[1] = bench.handed[1] = 0
+    bench.step(e.Spawned(1, 101), e.Ready(1, [("t.f", None), ("t.g", None)], {"t.g": 5_000}))
+    bench.say(m.Run([item(1, "t.g", timeout_ms=500)]))
+    bench.start(1, 1)
+    assert only(bench.tick(500), f.Flag) == [f.Flag(1, 1, m.TIMED_OUT)]
+    assert not only(bench.tick(4_999), f.Terminate)
+    assert only(bench.tick(1), f.Terminate) == [f.Terminate(1)]
+    assert not only(bench.tick(1_999), f.Kill)
+    assert only(bench.tick(1), f.Kill) == [f.Kill(1)]
+
+
+def test_a_worker_is_handed_the_moment_of_a_deadline() -> None:
+    bench = Bench(1).open()
+    bench.say(m.Run([item(1, deadline_ms=50), item(2)]))
+    (hand,) = only(bench.effects, f.Hand)
+    assert [attempt.item for attempt in hand.attempts] == [
+        (*item(1)[:5], bench.now_ns + 50_000_000)
+    ]
 
 
 def test_a_deadline_counts_from_arrival() -> None:

@@ -57,6 +57,20 @@ def test_names_and_registered_options() -> None:
     assert app.callables() == {"tested.add": add.function, "tested.fetch": fetch.function}
     assert app.offered() == [("tested.add", None), ("tested.fetch", fetch.task_options)]
     assert repr(app) == "<App tested, 2 functions>"
+    assert app.graces() == {}
+
+
+def test_a_grace_belongs_to_a_function() -> None:
+    with_graces = App("graces")
+    with_graces.task(grace="1.5s")(add.function)
+    with_graces.task(fetch, grace=0)
+    assert with_graces.graces() == {"graces.add": 1_500, "graces.fetch": 0}
+    with pytest.raises(UsageError, match="grace='soon' is not a duration"):
+        with_graces.task(add.function, name="graces.other", grace="soon")
+    with pytest.raises(
+        UsageError, match=r"grace belongs to a function: @app\.task\(grace=\.\.\.\)"
+    ):
+        add.options(grace=1)  # type: ignore[call-arg]
 
 
 def test_functions_of_other_modules() -> None:
@@ -303,5 +317,7 @@ def test_texts_of_the_unknown_and_the_late() -> None:
         "(evener ls functions). Did you restart the workers after adding it?"
     )
     late = errors.TaskTimeout("queue", 3, "f[7]")
-    assert str(late) == "task f[7] waited in its queue longer than it may of 3 s (change: expires=)"
+    assert (
+        str(late) == "task f[7] waited in its queue longer than its limit of 3 s (change: expires=)"
+    )
     assert isinstance(late, TimeoutError)

@@ -38,14 +38,15 @@ def test_every_open_task_can_be_cancelled_expired_and_lost() -> None:
 
 
 def test_an_attempt_opens_only_when_none_is_open() -> None:
-    """I7: by assignment from the queue, or by adoption of what was held."""
+    """I7: by assignment from the queue, or by adoption of what an agent has."""
     opening = {
         (state, cause)
         for state, steps in TRANSITIONS.items()
         for cause, after in steps.items()
         if after in OPEN and state not in OPEN
     }
-    assert opening == {(State.QUEUED, Cause.ASSIGN), (State.HELD, Cause.ADOPT)}
+    adopting = {(State.QUEUED, Cause.ADOPT), (State.HELD, Cause.ADOPT)}
+    assert opening == {(State.QUEUED, Cause.ASSIGN), *adopting}
 
 
 def test_every_state_can_be_reached() -> None:
@@ -57,7 +58,7 @@ def test_every_state_can_be_reached() -> None:
 
 @pytest.mark.parametrize("state", list(State))
 def test_a_step_that_is_not_in_the_table_is_an_error(state: State) -> None:
-    tables = Tables(bytes(16), 1, random.Random(0), Bounds())
+    tables = Tables(bytes(16), 1, random.Random(0), Bounds(), durable=False)
     client = Client(bytes(16), "client", {})
     function = Function("demo.add")
     for cause in Cause:

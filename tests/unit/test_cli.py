@@ -13,7 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from evener import errors
+from evener import errors, texts
 from evener.cli import exits, logs, main, output
 from evener.cli.banner import reachable
 from evener.cli.group import COMMANDS, cli
@@ -126,8 +126,9 @@ def test_no_command_shows_the_help() -> None:
         (["ls", "queues", "--state", "queued"], "--state is for tasks only"),
         (["status", "--jsno"], "--json"),
         (["ping", "--connect-timeout", "3x"], '"3x" is not a duration; write 90s'),
-        (["ping", "--broker", "http://x"], '"http://x" is not an address; write tcp://host:7450'),
-        (["worker", "demo:app", "-n", "0"], "0"),
+        (["ping", "--broker", "http://x"], "'http://x' is no address: write tcp://host:port"),
+        (["worker", "demo:app", "-n", "0"], '"0" is neither a number from 1 to 4,096 nor auto'),
+        (["up", "demo:app", "-n", "x"], '"x" is neither a number from 1 to 4,096 nor auto'),
         (["broker", "--host", "0.0.0.0"], "add --insecure"),
         (["up", "demo:app", "--host", "10.0.0.5"], "add --insecure"),
         (["cancel", "nothex"], '"nothex" is not the beginning of a task id'),
@@ -265,12 +266,12 @@ def test_tables_align(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (output.humanised(12_431), "12.4 k (12,431)"),
         (output.humanised(999), "999"),
-        (output.duration(0.25), "250 us"),
+        (output.duration(0.25), "250 µs"),
         (output.duration(125_000), "2 min 5 s"),
         (output.duration(90_061_000), "1 d 1 h"),
         (output.bytes_text(1536), "1.5 KiB"),
-        (output.plural(1, "task"), "1 task"),
-        (output.plural(1204, "task"), "1,204 tasks"),
+        (texts.plural(1, "task"), "1 task"),
+        (texts.plural(1204, "task"), "1,204 tasks"),
         (output.clean("a\rb\x1b[2J\nc"), "a\\rb\\x1b[2J\nc"),
     ],
 )

@@ -8,8 +8,8 @@ import click
 import pytest
 
 from evener.cli import exits, up
-from evener.cli.options import PORT_DEFAULT
 from evener.cli.ports import free_port, is_taken, who_listens
+from evener.discovery import PORT_DEFAULT
 
 
 @pytest.mark.parametrize("host", ["1.2.3.4", "nosuch.host.invalid"])

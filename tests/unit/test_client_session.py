@@ -12,8 +12,11 @@ from evener.session_records import (
     Answered,
     Asked,
     Connected,
+    Disconnected,
     Log,
     Reject,
+    Reopen,
+    Reported,
     Resolve,
     Send,
     State,
@@ -73,12 +76,44 @@ def test_a_refusal_ends_it_with_all_its_tasks(bench: Bench) -> None:
     assert bench.step(Asked(2, "status", {}, SECOND_NS)) == [Answered(2, False, None)]
 
 
-def test_a_busy_broker_is_asked_again_a_second_later(bench: Bench) -> None:
+def test_a_busy_broker_is_asked_again_later_and_later(bench: Bench) -> None:
+    bench.step(Connected())
+    for window_s in (1, 2, 4, 8, 16, 30, 30):
+        told = bench.hear_outside(m.Refused("busy", "full of sessions"))
+        assert any(isinstance(effect, Log) for effect in told) == (window_s == 1), "told once"
+        assert bench.session.state is State.GREETING
+        assert bench.step(after_ns=window_s * SECOND_NS - 1) == []
+        effects = bench.step(after_ns=bench.session.wake_at() - bench.now_ns)
+        while not sent(effects):
+            effects += bench.step(after_ns=bench.session.wake_at() - bench.now_ns)
+        assert [type(x) for x in sent(effects)] == [m.Hello]
+        effects += bench.step(after_ns=SECOND_NS // 2)
+        assert not any(isinstance(effect, Reopen) for effect in effects)
+
+
+def test_who_is_told_to_come_later_does_so_on_the_same_connection(bench: Bench) -> None:
+    bench.step(Connected())
+    assert bench.hear_outside(m.Refused("retry_after", "many come", 2_000)) == []
+    assert bench.session.refusal is None
+    assert bench.step(after_ns=2 * SECOND_NS - 1) == []
+    effects = bench.step(after_ns=SECOND_NS // 2 + 1)
+    assert [type(x) for x in sent(effects)] == [m.Hello]
+    assert bench.step(after_ns=SECOND_NS - 1) == []
+    bench.welcome()
+    assert bench.session.state is State.OPEN
+
+
+def test_within_a_session_a_wait_is_of_a_hello_that_was_repeated(bench: Bench) -> None:
+    bench.open()
+    assert bench.hear_outside(m.Refused("retry_after", "many come", 400)) == []
+    assert bench.session.state is State.OPEN
+
+
+def test_a_broken_connection_ends_the_wait(bench: Bench) -> None:
     bench.step(Connected())
     bench.hear_outside(m.Refused("busy", "full of sessions"))
-    assert bench.session.state is State.GREETING
-    assert sent(bench.step(after_ns=SECOND_NS - 1)) == []
-    assert [type(x) for x in sent(bench.step(after_ns=1))] == [m.Hello]
+    bench.step(Disconnected("connection closed"))
+    assert [type(x) for x in sent(bench.step(Connected()))] == [m.Hello]
 
 
 def test_the_third_violation_in_a_row_is_final(bench: Bench) -> None:
@@ -180,8 +215,20 @@ def test_a_rejected_task_ends_with_the_reason(bench: Bench) -> None:
     bench.step(Submitted([good, bad]))
     reason = "unknown_function"
     effects = bench.hear(m.Rejected([(bad.item[0], reason, "no such")]), m.Accepted(1))
-    assert effects == [Reject([(bad, reason, "no such")])]
+    assert effects == [Reject([(bad, reason, "no such", None)])]
     assert len(bench.session.tasks) == 1
+
+
+def test_details_belong_to_the_tasks_that_were_rejected(bench: Bench) -> None:
+    bench.open()
+    first, second, third = bench.tasks(3)
+    bench.step(Submitted([first, second, third]))
+    told = "unknown_function", "no such"
+    items = [(task.item[0], *told) for task in (first, second, third)]
+    details: list[m.Facts | None] = [None, {"closest": ("demo.add",)}]
+    assert bench.hear(m.Rejected(items, details), m.Accepted(1)) == [
+        Reject([(first, *told, None), (second, *told, details[1]), (third, *told, None)])
+    ]
 
 
 # --- A full broker --------------------------------------------------------------------------------
@@ -219,4 +266,27 @@ def test_a_program_may_choose_not_to_wait_for_a_full_broker() -> None:
     task = bench.task()
     bench.step(Submitted([task]))
     rejected = m.Rejected([(task.item[0], "queue_full", "full")])
-    assert bench.hear(rejected, m.Accepted(1)) == [Reject([(task, "queue_full", "full")])]
+    assert bench.hear(rejected, m.Accepted(1)) == [Reject([(task, "queue_full", "full", None)])]
+
+
+# --- Progress -------------------------------------------------------------------------------------
+
+
+def test_progress_is_handed_on_and_acknowledged_at_once(bench: Bench) -> None:
+    bench.open()
+    one, two = bench.tasks(2)
+    bench.step(Submitted([one, two]))
+    bench.hear(m.Accepted(1), done(two))
+    said = m.Progress([(one.item[0], 7, 1, 2, "half"), (two.item[0], 7, 2, 2, "late")])
+    effects = bench.hear(said)
+    assert [effect for effect in effects if isinstance(effect, Reported)] == [
+        Reported([(one, 7, 1, 2, "half")])
+    ]
+    assert sent(effects) == [m.Ack(bench.number)], "which covers the end told before it, too"
+    assert bench.step(after_ns=ACK_DELAY_NS) == []
+
+
+def test_progress_of_nobodys_task_is_acknowledged_all_the_same(bench: Bench) -> None:
+    bench.open()
+    effects = bench.hear(m.Progress([(b"?" * 16, 7, 1, 2, "")]))
+    assert effects == [Send(bench.session_number, 1, m.Ack(bench.number))]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from evener.cli.options import ADDRESS
 from evener.discovery import (
     check_address,
     find_broker,
@@ -128,9 +129,29 @@ def test_addresses(address: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("address", "whole"),
+    [
+        ("h", "tcp://h:7450"),
+        ("h:1", "tcp://h:1"),
+        ("tcp://h", "tcp://h:7450"),
+        ("[::1]", "tcp://[::1]:7450"),
+        ("[::1]:99", "tcp://[::1]:99"),
+    ],
+)
+def test_what_an_address_lacks_is_added_wherever_it_is_given(
+    address: str, whole: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert check_address(address, "address") == whole
+    assert find_broker(address) == whole
+    monkeypatch.setenv("EVENER_BROKER", address)
+    assert find_broker() == whole
+    assert ADDRESS.convert(address, None, None) == whole
+
+
+@pytest.mark.parametrize(
     "address",
     [
-        *("", "h:1", "tcp://", "tcp://h", "tcp://h:", "tcp://:1", "tcp://h:0", "tcp://h:65536"),
+        *("", "h:", "tcp://", "::1", "h:1:2", "tcp://h:", "tcp://:1", "tcp://h:0", "tcp://h:65536"),
         *("tcp://h:1x", "udp://h:1", "tcp://a b:1", "tcp://h\n:1", "ipc://"),
     ],
 )

@@ -130,6 +130,7 @@ def test_an_exception_is_a_failure_with_facts(execution: Execution) -> None:
             "Exception",
             "BaseException",
         ),
+        "worker": "node-7:3",
     }
     text = str(error.__cause__)
     assert "in invert\n" in text

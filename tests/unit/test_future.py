@@ -12,6 +12,7 @@ import pytest
 
 from evener.errors import (
     QueueFull,
+    StreamBroken,
     TaskCancelled,
     TaskLost,
     TaskRejected,
@@ -21,6 +22,7 @@ from evener.errors import (
 from evener.failure import Place, encode_failure
 from evener.future import Future, rejection_error
 from evener.payload import encode_value
+from evener.reporting import Progress
 from evener.session_records import TerminalItem
 from evener_wire import messages as m
 
@@ -41,6 +43,12 @@ class Holder:
 
     def cancel(self, futures: Sequence[Future[Any]]) -> None:
         self.cancelled += futures
+
+    def take_values(self, task_id: bytes, fence: int, upto: int | None) -> None:
+        pass
+
+    def refuse_after_fork(self) -> None:
+        pass
 
 
 def pending(holder: Holder | None = None, payload: bytes = b"p") -> Future[Any]:
@@ -94,6 +102,18 @@ def test_raises_what_the_function_raised_with_its_place() -> None:
         (m.TERMINAL_LOST, {"reason": "poison", "starts": 3}, TaskLost, "poison"),
         (m.TERMINAL_LOST, {}, TaskLost, "unknown"),
         (m.TERMINAL_FAILED, {"reason": "unknown_function"}, UnknownFunction, "demo.add"),
+        (
+            m.TERMINAL_FAILED,
+            {"reason": "unknown_function", "closest": ["demo.bad"], "workers": 1, "functions": 2},
+            UnknownFunction,
+            r"Closest: demo\.bad\. Known on 1 worker: 2 functions",
+        ),
+        (
+            m.TERMINAL_FAILED,
+            {"reason": "unknown_function", "closest": 5, "workers": "x"},
+            UnknownFunction,
+            "demo.add",
+        ),
     ],
 )
 def test_names_every_other_end(
@@ -250,16 +270,95 @@ def test_no_waiter_misses_the_end_whichever_comes_first() -> None:
 
 
 def test_rejections_are_told_by_their_own_classes() -> None:
-    text = (
+    facts = {"closest": ("demo.add", "demo.bad"), "workers": 4, "functions": 3}
+    unknown = rejection_error("demo.ad", "unknown_function", "in other words", facts)
+    assert isinstance(unknown, UnknownFunction)
+    assert unknown.closest == ("demo.add", "demo.bad")
+    assert (unknown.workers, unknown.functions) == (4, 3)
+    assert str(unknown) == (
         'no worker knows "demo.ad". Closest: demo.add, demo.bad. Known on 4 workers: 3 functions '
         "(evener ls functions). Did you restart the workers after adding it?"
     )
-    unknown = rejection_error("demo.ad", "unknown_function", text)
-    assert isinstance(unknown, UnknownFunction)
-    assert unknown.closest == ("demo.add", "demo.bad")
-    assert str(unknown) == text
-    assert isinstance(rejection_error("f", "unknown_function", "else"), UnknownFunction)
-    assert isinstance(rejection_error("f", "queue_full", "full"), QueueFull)
-    conflict = rejection_error("f", "conflict", "another task has this id")
+    for nothing in (None, {}, {"closest": "demo.add", "workers": "4"}):
+        bare = rejection_error("f", "unknown_function", "else", nothing)
+        assert isinstance(bare, UnknownFunction)
+        assert (bare.closest, bare.workers, bare.functions) == ((), 0, 0)
+    assert isinstance(rejection_error("f", "queue_full", "full", None), QueueFull)
+    conflict = rejection_error("f", "conflict", "another task has this id", None)
     assert isinstance(conflict, TaskRejected)
     assert conflict.code == "conflict"
+
+
+# --- Progress -------------------------------------------------------------------------------------
+
+
+def test_progress_is_the_last_thing_said() -> None:
+    future = pending()
+    assert future.progress() is None
+    assert not future.reported(Progress(1, 4, "one"))
+    assert not future.reported(Progress(2, 4, "two", attempt=2))
+    assert future.progress() == Progress(2, 4, "two", 2)
+    finish(future)
+    assert future.progress() == Progress(2, 4, "two", 2)
+
+
+def test_callbacks_hear_the_last_thing_said_and_before_the_end() -> None:
+    future = pending()
+    heard: list[object] = []
+    future.reported(Progress(1))
+    future.on_progress(heard.append)
+    assert heard == [Progress(1)], "what is known already"
+    future.add_done_callback(heard.append)
+    assert future.reported(Progress(2)), "callbacks are due"
+    assert not future.reported(Progress(3)), "and were due before"
+    (observed,) = Future.settle([(future, (TASK_ID, m.TERMINAL_DONE, encode_value(3), None))])
+    future.run_callbacks()
+    assert heard == [Progress(1), Progress(3)]
+    observed.run_callbacks()
+    assert heard == [Progress(1), Progress(3), future]
+
+
+def test_a_callback_that_raises_is_logged_and_hides_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    future = pending()
+    heard: list[Progress] = []
+
+    def fail(progress: Progress) -> None:
+        raise ValueError("mine")
+
+    future.on_progress(fail)
+    future.on_progress(heard.append)
+    assert future.reported(Progress(1))
+    future.run_callbacks()
+    assert heard == [Progress(1)]
+    assert "a callback of on_progress raised" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("progress", "fraction", "text"),
+    [
+        (Progress(3), None, "3"),
+        (Progress(1_250, 5_000, "page 7"), 0.25, "1,250 of 5,000: page 7"),
+        (Progress(0.5, 1), 0.5, "0.5 of 1"),
+        (Progress(7, 5), 1.0, "7 of 5"),
+        (Progress(0, 0), 1.0, "0 of 0"),
+        (Progress(1, None, "a\x1b[2Jb"), None, "1: a?[2Jb"),
+    ],
+)
+def test_progress_in_words(progress: Progress, fraction: float | None, text: str) -> None:
+    assert (progress.fraction, str(progress)) == (fraction, text)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_stream_whose_rest_was_dropped_says_so_after_what_came(first: bool) -> None:
+    future = pending()
+    stream = future.stream(5)
+    future.valued(7, encode_value("a"))
+    end(future, m.TERMINAL_DONE, encode_value(3), values_dropped=True)
+    if first:
+        assert future.result() == 3
+    assert next(stream) == "a"
+    with pytest.raises(StreamBroken, match=r"demo.add\[7f3a12bc\] were dropped while"):
+        next(stream)
+    assert future.result() == 3

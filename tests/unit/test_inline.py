@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sqlite3
 import threading
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 import evener
+from evener.cluster import wanted_workers
 from evener.current import current_client
 from evener.errors import (
     BadArguments,
@@ -165,3 +168,23 @@ def test_bad_clusters_are_refused() -> None:
         evener.LocalCluster(workers=-1)
     with pytest.raises(UsageError, match="neither an App"):
         evener.LocalCluster(5, workers=1)  # type: ignore[arg-type]
+
+
+def test_the_environment_chooses_a_cluster_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENER_WORKERS", "0")
+    with evener.LocalCluster(app) as cluster, cluster.client() as client:
+        assert (cluster.workers, cluster.pids, cluster.address) == (0, [], "inline")
+        assert client.submit(os.getpid).result() == os.getpid()
+    assert wanted_workers(3) == 3, "an argument stands above it"
+    monkeypatch.setenv("EVENER_WORKERS", "5")
+    assert wanted_workers(None) == 5
+    monkeypatch.setenv("EVENER_WORKERS", "auto")
+    assert wanted_workers(None) is None
+
+
+def test_async_tasks_and_the_end_inside_of_a_running_loop() -> None:
+    async def program() -> int:
+        with evener.LocalCluster(app, workers=0) as cluster, cluster.client() as client:
+            return int(await client.submit(add_later, 1, 2))
+
+    assert asyncio.run(program()) == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +14,9 @@ from evener.client import Client
 from evener.errors import TaskLost, TaskTimeout, UsageError
 from evener.execution import Execution
 from evener.future import Future
+from evener.outputs import OutputLine
 from evener.payload import decode_call
+from evener.questions import Question
 from evener_wire import messages as m
 
 
@@ -64,10 +66,31 @@ class Workers:
     def cancel_ids(self, task_ids: Sequence[bytes]) -> None:
         self.cancelled += len(task_ids)
 
-    def ask(self, what: str, arguments: Mapping[str, Any], timeout: float) -> tuple[bool, Any]:
+    def ask(self, question: Question, arguments: Mapping[str, Any], timeout: float | None) -> None:
         import msgpack
 
-        return True, msgpack.packb({"rows": [{"slots": 2}, {"slots": 1}]})
+        question.answered(True, msgpack.packb({"rows": [{"slots": 2}, {"slots": 1}]}))
+
+    def open_future(self, task_id: bytes) -> Future[Any] | None:
+        return self.open.get(task_id)
+
+    def try_submit(self, future: Future[Any]) -> bool:
+        self.submit(future)
+        return True
+
+    def flush(self, timeout: float | None) -> bool:
+        return True
+
+    def take_values(self, task_id: bytes, fence: int, upto: int | None) -> None:
+        pass
+
+    def on_output(self, callback: Callable[[OutputLine], object] | None) -> None:
+        pass
+
+    def refuse_after_fork(self) -> None:
+        pass
+
+    durable = False
 
     def open_tasks(self) -> int:
         return len(self.open)

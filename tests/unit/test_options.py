@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from evener.errors import UsageError
-from evener.options import TaskOptions, merge, parse_duration, seconds_text
+from evener.options import TaskOptions, merge, parse_duration
+from evener.texts import seconds_text
 from evener_wire.messages import DEFAULT_OPTIONS, Options
 
 
@@ -138,6 +139,7 @@ def test_what_is_not_named_stays() -> None:
         (1.23, "1.2 s"),
         (125, "2 min 5 s"),
         (7_260, "2 h 1 min"),
+        (90_000, "1 d 1 h"),
     ],
 )
 def test_durations_for_people(seconds: float, text: str) -> None:

@@ -130,7 +130,10 @@ def test_an_unknown_question_is_refused_with_those_there_are() -> None:
     _, client = busy()
     assert ask(client, "statsu") == (
         False,
-        'the broker cannot answer "statsu"; it knows status, ls',
+        (
+            'the broker cannot answer "statsu"; it knows call, care, drain, fetch, logs, ls, '
+            "ping, purge, restart, scale, schedule, show, stack, status, why"
+        ),
     )
 
 
@@ -156,3 +159,17 @@ def test_a_task_tells_its_story() -> None:
     agent.ends(1, m.FAILED)
     steps = [line.partition(" ")[2] for line in world.core.tables.story(b"\0" * 15 + b"\1")]
     assert steps == ["queued -- assign", "assigned -- retry"]
+
+
+def test_tasks_of_one_state_and_one_id_are_found_without_a_walk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a million tasks only the oldest are looked at, but these are found whatever there is."""
+    monkeypatch.setattr("evener_broker.answers.SEARCHED_MAX", 0)
+    _, client = busy()
+    assert ask(client, "ls", kind="tasks")[1]["rows"] == []
+    (running,) = ask(client, "ls", kind="tasks", state="running")[1]["rows"]
+    assert running["id"] == f"{1:032x}"
+    (waiting,) = ask(client, "ls", kind="tasks", id=f"{5:032x}")[1]["rows"]
+    assert waiting["queue"] == "gpu"
+    assert ask(client, "ls", kind="tasks", id=f"{77:032x}")[1]["rows"] == []

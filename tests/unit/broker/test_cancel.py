@@ -134,3 +134,22 @@ def test_a_result_after_cancelled_is_not_delivered() -> None:
     agent.ends(1, m.CANCELLED)
     assert agent.say(m.Result([(task_id(1), fence, m.DONE, b"x", 1, None)])) == []
     assert world.counter("results_stale") == 1
+
+
+def test_cancels_of_one_turn_go_to_the_agent_in_one_message() -> None:
+    """I22: thousands of small messages would fill the line of an agent that did nothing wrong."""
+    world = World()
+    agent, client = world.agent(slots=100), world.client()
+    client.submit(*range(100))
+    client.cancel(*range(100))
+    (cancel,) = agent.got(m.Cancel)
+    assert len(cancel.items) == 100
+
+
+def test_a_cancel_that_is_repeated_is_told_once() -> None:
+    world = World()
+    agent, client = world.agent(), world.client()
+    client.submit(1)
+    for _ in range(3):
+        client.cancel(1, 1, 1)
+    assert [len(cancel.items) for cancel in agent.got(m.Cancel)] == [1]

@@ -83,6 +83,16 @@ def test_a_long_task_is_not_sent_ahead_and_the_short_one_behind_it_waits(world: 
     assert agent.numbers() == [1]
 
 
+def test_what_is_sent_ahead_is_bounded_in_bytes(world: World) -> None:
+    """I21: however fast a function is, ten milliseconds of it are little more than a megabyte."""
+    agent, client = world.agent(slots=1), world.client()
+    known(world, agent, client, run_us=10)
+    for start in range(0, 300, 15):
+        client.submit(*range(start, start + 15), payload=bytes(60_000))
+    assert 10 < len(agent.hand) < 25
+    world.core.check()
+
+
 def test_free_workers_come_before_work_ahead(world: World) -> None:
     first, second = world.agent("first", slots=2), world.agent("second", slots=2)
     client = world.client()

@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 
 from evener_broker.records import Task
+from evener_broker.tables import Bounds
 from evener_wire import messages as m
 from tests.unit.broker.world import World
+
+# Not even for those who ask later (`test_retention.py`).
+NOTHING_KEPT = Bounds(retained_tasks=0, letters=0)
 
 
 def tasks_of(world: World) -> int:
@@ -21,7 +25,7 @@ def tasks_of(world: World) -> int:
 
 
 def test_no_task_is_left_when_its_end_was_taken() -> None:
-    world = World()
+    world = World(bounds=NOTHING_KEPT)
     agent, client = world.agent(slots=100), world.client()
     client.submit(*range(100), retries=1)
     agent.done(*range(50))
@@ -40,7 +44,7 @@ def test_no_task_is_left_when_its_end_was_taken() -> None:
 
 def test_tasks_that_ended_in_line_are_swept_out() -> None:
     """Cancelled and expired tasks do not pile up behind one that nobody serves."""
-    world = World()
+    world = World(bounds=NOTHING_KEPT)
     client = world.client()
     client.submit(9_999, queue="unserved")
     for start in range(0, 5_000, 500):
@@ -53,7 +57,7 @@ def test_tasks_that_ended_in_line_are_swept_out() -> None:
 @pytest.mark.parametrize("limit", ["deadline_ms", "expires_ms"])
 def test_limits_far_in_the_future_keep_no_ended_task(limit: str) -> None:
     """A timer set for tomorrow does not hold the result of today."""
-    world = World()
+    world = World(bounds=NOTHING_KEPT)
     agent, client = world.agent(slots=100), world.client()
     chosen: Any = {limit: 86_400_000}
     for start in range(0, 5_000, 100):

@@ -209,14 +209,16 @@ def test_a_report_after_the_recovery_is_stale(world: World) -> None:
     """I7, I23: its task goes to others, and the agent is told to stop."""
     client = world.client()
     client.submit(1, again=True)
+    early = world.agent("early")
     world.pass_ms(WINDOW_MS + 1)
+    assert early.fence(1) == m.fence_of(2, 1)
     agent = Agent(world, "late")
     agent.hello()
     agent.functions = [("demo.add", None)]
     told = agent.offer(held=[held()])
     assert (agent, m.Cancel([held()])) in told
     assert world.counter("attempts_stale") == 1
-    assert agent.fence(1) == m.fence_of(2, 1)
+    assert early.fence(1) == m.fence_of(2, 1)
 
 
 def test_a_report_of_this_epoch_that_is_not_open_is_stale(world: World) -> None:
@@ -344,3 +346,41 @@ def test_two_clients_cannot_claim_the_same_attempt(world: World) -> None:
     agent.say(result())
     assert (first.end(1), second.end(1)) == ("done", "open")
     assert len(second.got(m.Rejected)) == 1
+
+
+def test_an_attempt_told_after_the_window_is_adopted_while_nobody_else_has_the_task() -> None:
+    """I7: its agent was only late."""
+    world = World()
+    agent, client = world.agent(), world.client()
+    client.submit(1)
+    fence = agent.fence(1)
+    world.restart()
+    client.hello()
+    client.submit(1, again=True)
+    world.pass_ms(2_000)
+    assert world.state(1) == "queued"
+    agent.come_back()
+    assert world.state(1) == "running"
+    assert world.task(1).fence == fence
+    agent.done(1)
+    assert client.end(1) == "done"
+
+
+def test_an_attempt_that_was_counted_is_not_adopted_when_it_is_told_again() -> None:
+    """I12: one death of a worker counts once."""
+    world = World()
+    agent, client = world.agent(), world.client()
+    client.submit(1)
+    held = agent.held()
+    world.restart()
+    client.hello()
+    client.submit(1, again=True)
+    agent.come_back()
+    agent.offer(slots=0)
+    agent.ends(1, m.LOST)
+    assert world.state(1) == "queued"
+    agent.move()
+    agent.hello()
+    agent.offer(held=held)
+    assert world.state(1) == "queued"
+    assert world.task(1).tries.starts == 1

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from evener_broker.outbox import FLIGHTS_MAX
 from evener_wire import messages as m
-from evener_wire.limits import BATCH_BYTES_TARGET, BATCH_ITEMS_MAX
+from evener_wire.limits import BATCH_BYTES_TARGET, BATCH_ITEMS_MAX, FLIGHT_BYTES_MAX, FLIGHTS_MAX
 from tests.unit.broker.world import VALUE, World, task_id
 
 
@@ -14,7 +13,7 @@ def result(number: int, fence: int, outcome: int = m.DONE, payload: bytes = VALU
     return m.Result([(task_id(number), fence, outcome, payload, 10, None)])
 
 
-def test_the_end_is_told_and_forgotten_when_taken() -> None:
+def test_the_end_is_told_and_put_aside_when_taken() -> None:
     """I1, I20."""
     world = World()
     agent, client = world.agent(), world.client()
@@ -23,7 +22,7 @@ def test_the_end_is_told_and_forgotten_when_taken() -> None:
     assert told == [(client, m.Terminal([(task_id(1), m.TERMINAL_DONE, VALUE, None)]))]
     assert world.state(1) == "done"
     assert client.acknowledge() == []
-    assert world.state(1) == "forgotten"
+    assert world.state(1) == "taken"
     assert world.core.tables.bytes == 0
 
 
@@ -178,9 +177,9 @@ def test_an_acknowledgement_covers_only_what_was_sent_before_it() -> None:
     taken = m.Ack(client.last_terminal)
     agent.done(2)
     client.say(taken)
-    assert (world.state(1), world.state(2)) == ("forgotten", "done")
+    assert (world.state(1), world.state(2)) == ("taken", "done")
     client.say(taken, m.Ack(10**9))
-    assert world.state(2) == "forgotten"
+    assert world.state(2) == "taken"
 
 
 def test_a_client_that_takes_nothing_gets_a_bounded_number_of_messages() -> None:
@@ -196,7 +195,7 @@ def test_a_client_that_takes_nothing_gets_a_bounded_number_of_messages() -> None
     (rest,) = client.got(m.Terminal)
     assert [item[0] for item in rest.items] == [task_id(n) for n in range(FLIGHTS_MAX, count)]
     client.acknowledge()
-    assert not world.core.tables.tasks
+    assert world.core.tables.held_tasks() == 0
 
 
 def test_ends_of_one_step_leave_in_batches_of_bounded_size() -> None:
@@ -226,7 +225,7 @@ def test_long_facts_count_as_size() -> None:
         client.acknowledge()
         told = client.got(m.Terminal)
     assert len(client.ends) == count
-    assert not world.core.tables.tasks
+    assert world.core.tables.held_tasks() == 0
 
 
 def test_work_of_one_step_leaves_in_batches_of_bounded_size() -> None:
@@ -240,3 +239,32 @@ def test_work_of_one_step_leaves_in_batches_of_bounded_size() -> None:
     runs = agent.got(m.Run)
     assert sum(len(run.items) for run in runs) == 3_000
     assert max(len(run.items) for run in runs) <= BATCH_BYTES_TARGET // 1_000
+
+
+def test_a_client_that_takes_nothing_gets_a_bounded_number_of_bytes() -> None:
+    """I21: large results wait at the broker, where they are counted."""
+    world = World()
+    large = m.Frames([bytes(FLIGHT_BYTES_MAX // 4)])
+    agent, client = world.agent(slots=10), world.client()
+    client.submit(*range(10))
+    for number in range(10):
+        agent.say(agent.result(number, payload=large))
+    assert len(client.got(m.Terminal)) == 4
+    client.acknowledge()
+    assert len(client.got(m.Terminal)) == 4
+    world.core.check()
+    client.move()
+    client.hello()
+    assert len(client.got(m.Terminal)) == 4
+    world.core.check()
+
+
+def test_an_end_that_is_larger_than_all_that_may_be_on_the_way_is_told_alone() -> None:
+    world = World()
+    agent, client = world.agent(slots=2), world.client()
+    client.submit(1, 2)
+    for number in (1, 2):
+        agent.say(agent.result(number, payload=m.Frames([bytes(FLIGHT_BYTES_MAX + 1)])))
+    assert len(client.got(m.Terminal)) == 1
+    client.acknowledge()
+    assert len(client.got(m.Terminal)) == 1

@@ -151,7 +151,24 @@ def test_an_unknown_function_is_refused_with_the_closest_names() -> None:
         'no worker knows "demo.ad". Closest: demo.add, demo.sub. Known on 4 workers: 3 functions '
         "(evener ls functions). Did you restart the workers after adding it?"
     )
+    client.submit(2, 3, function="other.thing")
+    client.submit(4, function="demo.ad", payload=b"")
+    ((told,), (one,)) = [message.details for message in client.got(m.Rejected)]
+    assert told == one == {"closest": ("demo.add", "demo.sub"), "workers": 4, "functions": 3}
     assert "demo.ad" not in world.core.tables.functions, "refused names are not remembered (I21)"
+
+
+def test_facts_stand_beside_the_refusal_that_they_are_of() -> None:
+    world = World()
+    world.agent(functions=["demo.add"])
+    client = world.client()
+    client.submit(1)
+    item = (task_id(1), "demo.add", b"another call", None)
+    unknown = (task_id(2), "demo.ad", CALL, None)
+    client.say(m.Submit([item, unknown, item], again=False))
+    (told,) = client.got(m.Rejected)
+    assert [code for _, code, _ in told.items] == ["conflict", "unknown_function", "conflict"]
+    assert [facts and facts["closest"] for facts in told.details] == [None, ("demo.add",)]
 
 
 def test_many_refusals_stay_within_what_a_client_accepts() -> None:

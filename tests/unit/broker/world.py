@@ -9,46 +9,40 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence as Items
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from evener_broker.core import BrokerCore
-from evener_broker.effects import Effect, Log, Send
-from evener_broker.events import Event, Malformed, PeerGone, Received
-from evener_broker.records import Agent as AgentRecord
+from evener_broker.effects import Append, Effect, Log
+from evener_broker.events import Event
 from evener_broker.records import Task
 from evener_broker.tables import Bounds
 from evener_wire import messages as m
-from evener_wire.codec import Envelope, decode, encode
+from evener_wire.codec import decode, encode
 from evener_wire.limits import HEARTBEAT_NS, MILLISECOND_NS, SECOND_NS
-from evener_wire.session import Sequence, Verdict
+from tests.unit.broker.fake_journal import FakeJournal
+from tests.unit.broker.peers import CALL, VALUE, Agent, Client, Peer, Told, options, task_id
 
-CALL: Final = b"\x92\x90\xc0"
-VALUE: Final = b"\x91\x03"
+__all__ = ["CALL", "VALUE", "Agent", "Client", "Peer", "Told", "World", "options", "task_id"]
+
 START_NS: Final = 1_000 * SECOND_NS
-
-Told = list[tuple["Peer", m.Message]]
-RunItem = tuple[bytes, int, str, m.Payload, int, int]
-M = TypeVar("M", bound=m.Message)
-
-
-def task_id(number: int) -> bytes:
-    """The id of the n-th task of a test."""
-    return number.to_bytes(16, "big")
-
-
-def options(**chosen: Any) -> m.Options:
-    """Options that differ from the defaults in what is named."""
-    return m.Options(**chosen)
 
 
 class World:
     """A broker core, its peers, and the time."""
 
-    def __init__(self, *, epoch: int = 1, seed: int = 0, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        epoch: int = 1,
+        seed: int = 0,
+        bounds: Bounds | None = None,
+        journal: FakeJournal | None = None,
+    ) -> None:
         self.now_ns = START_NS
         self.peers: list[Peer] = []
         self.logs: list[Log] = []
         self.bounds = bounds
+        self.journal = journal
         self.seed = seed
         self.core = self._core(epoch)
         self.fences: dict[bytes, int] = {}
@@ -57,9 +51,12 @@ class World:
         self.trace: list[Effect] | None = None
 
     def _core(self, epoch: int) -> BrokerCore:
-        return BrokerCore(
-            epoch.to_bytes(16, "big"), epoch, random.Random(self.seed), self.bounds, {"pid": 1}
-        )
+        contents = None
+        if self.journal is not None:
+            contents = self.journal.contents()
+            self.journal.epoch = epoch
+        broker, rng = epoch.to_bytes(16, "big"), random.Random(self.seed)
+        return BrokerCore(broker, epoch, rng, self.bounds, {"pid": 1}, contents)
 
     # --- Peers ------------------------------------------------------------------------------------
 
@@ -76,11 +73,13 @@ class World:
         functions: Items[str] = ("demo.add",),
         queues: Items[str] = ("default",),
         registered: m.Options | None = None,
+        shares: Items[tuple[str, int]] = (),
     ) -> Agent:
         """An agent with a session that told what it offers."""
         agent = Agent(self, name)
         agent.slots, agent.queues = slots, tuple(queues)
         agent.functions = [(function, registered) for function in functions]
+        agent.shares = tuple(shares)
         agent.hello()
         agent.offer(held=())
         return agent
@@ -103,6 +102,11 @@ class World:
             if isinstance(effect, Log):
                 self.logs.append(effect)
                 continue
+            if isinstance(effect, Append):
+                assert self.journal is not None
+                self.journal.append(effect)
+                continue
+            assert effect.after <= (0 if self.journal is None else self.journal.committed), effect
             # What is sent can be received: it passes the codec, with its bounds.
             frames = encode(effect.message, effect.session, effect.number)
             assert decode(frames).number == effect.number
@@ -111,7 +115,19 @@ class World:
                     peer.receive(effect)
                     told.append((peer, effect.message))
         self._check_attempts(told)
+        if self.journal is not None and self.journal.auto and self.journal.pending:
+            told += self.turn(*self.journal.commit())
         return told
+
+    def commit(self, most: int | None = None) -> Told:
+        """The journal wrote what it was given, or the first few transactions of it."""
+        assert self.journal is not None
+        return self.turn(*self.journal.commit(most))
+
+    def fail(self, *, written: bool = False, unknown: bool = False) -> Told:
+        """The journal could not write, or cannot say whether it could."""
+        assert self.journal is not None
+        return self.turn(self.journal.fail(written=written, unknown=unknown))
 
     def pass_ms(self, ms: float, *, silent: Items[Peer] = ()) -> Told:
         """Let time pass; peers that are not silent send their heartbeats. Theirs are left out."""
@@ -171,9 +187,11 @@ class World:
         return self.core.tables.tasks[task_id(number)]
 
     def state(self, number: int) -> str:
-        """The state of the n-th task, or "forgotten"."""
+        """The state of the n-th task, "taken" once its client has the end, or "forgotten"."""
         task = self.core.tables.tasks.get(task_id(number))
-        return "forgotten" if task is None else task.state.value
+        if task is None:
+            return "forgotten"
+        return "taken" if task.taken else task.state.value
 
     def counter(self, name: str) -> int:
         """A counter of the broker."""
@@ -182,205 +200,3 @@ class World:
     def texts(self, level: str) -> list[str]:
         """What the broker logged at a level."""
         return [log.text for log in self.logs if log.level == level]
-
-
-class Peer:
-    """What clients and agents have in common: a connection, a session, and what they were told."""
-
-    role: m.Role
-
-    def __init__(self, world: World, name: str) -> None:
-        self.world = world
-        self.name = name
-        self.instance = name.encode().ljust(16, b"-")[:16]
-        self.connection = world.new_connection()
-        self.sequence: Sequence | None = None
-        self.inbox: list[m.Message] = []
-        self.beat_ns = 0
-        world.peers.append(self)
-
-    def __repr__(self) -> str:
-        return self.name
-
-    def envelope(self, message: m.Message) -> Received:
-        """The event that this message makes at the broker, with the next number."""
-        assert self.sequence is not None, f"{self.name} has no session"
-        number = self.sequence.next_number()
-        return Received(self.connection, Envelope(self.sequence.session, number, message))
-
-    def say(self, *said: m.Message) -> Told:
-        """Send messages; the broker takes them in one step."""
-        return self.world.turn(*map(self.envelope, said))
-
-    def hello_event(self, versions: tuple[int, int] = (1, 1)) -> Received:
-        """HELLO as an event."""
-        hello = m.Hello(*versions, self.role, self.instance, self.name, 0, bytes(16), {"pid": 7})
-        return Received(self.connection, Envelope(0, 0, hello))
-
-    def hello(self) -> Told:
-        """Ask for a session on the present connection."""
-        self.beat_ns = self.world.now_ns + HEARTBEAT_NS
-        return self.world.turn(self.hello_event())
-
-    def vanish(self) -> Told:
-        """The connection breaks, and the broker notices at its next send."""
-        self.sequence = None
-        return self.world.turn(PeerGone(self.connection))
-
-    def move(self) -> None:
-        """A new connection, without a session yet; the broker knows nothing of it."""
-        self.connection = self.world.new_connection()
-        self.sequence = None
-
-    def garble(self) -> Told:
-        """Bytes that are no message."""
-        return self.world.turn(Malformed(self.connection, "head is not msgpack"))
-
-    def heartbeat(self) -> m.Heartbeat:
-        """What this peer says when it has nothing to say."""
-        return m.Heartbeat()
-
-    def receive(self, effect: Send) -> None:
-        """One message from the broker: it fits the session's numbering, and is kept."""
-        if type(effect.message) is m.Welcome:
-            self.sequence = Sequence(effect.session)
-        if effect.session == 0:
-            assert effect.number == 0
-            if type(effect.message) in (m.Resync, m.Refused):
-                self.sequence = None
-        elif self.sequence is not None:
-            assert self.sequence.judge(effect.session, effect.number) is Verdict.TAKE
-        self.inbox.append(effect.message)
-
-    def got(self, kind: type[M]) -> list[M]:
-        """The messages of one kind that came since the last look; all others are dropped."""
-        inbox, self.inbox = self.inbox, []
-        return [message for message in inbox if type(message) is kind]
-
-
-class Client(Peer):
-    """A program that submits tasks."""
-
-    role: m.Role = "client"
-
-    def __init__(self, world: World, name: str) -> None:
-        super().__init__(world, name)
-        # How each task ended. Repeats must say the same (I1, I2).
-        self.ends: dict[bytes, tuple[bytes, int, m.Payload, m.Facts | None]] = {}
-        self.last_terminal = 0
-
-    def submit(
-        self,
-        *numbers: int,
-        function: str = "demo.add",
-        payload: m.Payload = CALL,
-        again: bool = False,
-        **chosen: Any,
-    ) -> Told:
-        """Submit tasks in one message, all alike."""
-        wanted = options(**chosen) if chosen else None
-        items = [(task_id(number), function, payload, wanted) for number in numbers]
-        return self.say(m.Submit(items, again))
-
-    def cancel(self, *numbers: int) -> Told:
-        """Cancel tasks."""
-        return self.say(m.Cancel([(task_id(number), 0) for number in numbers]))
-
-    def acknowledge(self) -> Told:
-        """Say that all ends told so far are taken."""
-        return self.say(m.Ack(self.last_terminal))
-
-    def receive(self, effect: Send) -> None:
-        super().receive(effect)
-        if type(effect.message) is m.Terminal:
-            self.last_terminal = effect.number
-            for item in effect.message.items:
-                assert self.ends.setdefault(item[0], item) == item, "an end changed (I1, I2)"
-
-    def end(self, number: int) -> str:
-        """How a task ended, as a word, or "open"."""
-        item = self.ends.get(task_id(number))
-        return "open" if item is None else m.TERMINAL_STATES[item[1]]
-
-    def facts(self, number: int) -> dict[str, Any]:
-        """The facts of a task's end."""
-        return dict(self.ends[task_id(number)][3] or {})
-
-
-class Agent(Peer):
-    """The agent of a host. It runs nothing: each test says how attempts end."""
-
-    role: m.Role = "agent"
-
-    def __init__(self, world: World, name: str) -> None:
-        super().__init__(world, name)
-        self.slots = 1
-        self.queues: tuple[str, ...] = ("default",)
-        self.functions: list[tuple[str, m.Options | None]] = []
-        # Attempts in hand, in the order in which they came.
-        self.hand: dict[bytes, RunItem] = {}
-
-    @property
-    def record(self) -> AgentRecord:
-        """What the broker knows of it."""
-        return self.world.core.tables.agents[self.instance]
-
-    def offer(
-        self,
-        *,
-        held: Items[tuple[bytes, int]] | None = None,
-        slots: int | None = None,
-        draining: bool = False,
-    ) -> Told:
-        """Say what its workers can do; `held` only in the first OFFER of a session."""
-        self.slots = self.slots if slots is None else slots
-        functions = self.functions if held is not None else None
-        return self.say(m.Offer(self.slots, draining, self.queues, functions, held))
-
-    def held(self) -> list[tuple[bytes, int]]:
-        """What it would report: every attempt in hand."""
-        return [(item[0], item[1]) for item in self.hand.values()]
-
-    def come_back(self) -> Told:
-        """A new connection, HELLO, and the inventory."""
-        self.move()
-        return self.hello() + self.offer(held=self.held())
-
-    def numbers(self) -> list[int]:
-        """Which tasks it has in hand."""
-        return [int.from_bytes(subject, "big") for subject in self.hand]
-
-    def fence(self, number: int) -> int:
-        """The fence of the attempt in hand."""
-        return self.hand[task_id(number)][1]
-
-    def result(
-        self,
-        number: int,
-        outcome: int = m.DONE,
-        payload: m.Payload = b"",
-        run_us: int = 100,
-        facts: m.Facts | None = None,
-    ) -> m.Result:
-        """The RESULT of an attempt in hand, which it lets go of."""
-        subject, fence = self.hand.pop(task_id(number))[:2]
-        return m.Result([(subject, fence, outcome, payload, run_us, facts)])
-
-    def done(self, *numbers: int, run_us: int = 100) -> Told:
-        """Attempts return a value, all in one message."""
-        items = [self.result(n, payload=VALUE, run_us=run_us).items[0] for n in numbers]
-        return self.say(m.Result(items))
-
-    def ends(self, number: int, outcome: int, facts: m.Facts | None = None) -> Told:
-        """An attempt ends in another way."""
-        return self.say(self.result(number, outcome, facts=facts))
-
-    def starts(self, *numbers: int) -> Told:
-        """Say that attempts run."""
-        return self.say(m.Started([(task_id(n), self.fence(n)) for n in numbers]))
-
-    def receive(self, effect: Send) -> None:
-        super().receive(effect)
-        if type(effect.message) is m.Run:
-            for item in effect.message.items:
-                self.hand[item[0]] = item

@@ -1,0 +1,59 @@
+"""Recovery: what waits, for whom, and what stays behind it (I7, I13)."""
+
+from __future__ import annotations
+
+import pytest
+
+from evener_wire import messages as m
+from tests.unit.broker.test_recovery import OLD, WINDOW_MS, held, reporting, result
+from tests.unit.broker.world import World, task_id
+
+
+@pytest.fixture
+def world() -> World:
+    return World(epoch=2)
+
+
+def test_new_tasks_wait_behind_those_of_their_line_that_wait_for_the_recovery(
+    world: World,
+) -> None:
+    """I13."""
+    agent, client, other = world.agent(slots=1), world.client(), world.client("other")
+    client.submit(1, again=True)
+    client.submit(2)
+    client.submit(3, at_most_once=True)
+    assert [world.state(n) for n in (1, 2, 3)] == ["held"] * 3
+    other.submit(4)
+    assert agent.numbers() == [4]
+    agent.done(4, run_us=100_000)
+    world.pass_ms(WINDOW_MS + 1)
+    assert agent.numbers() == [1]
+    agent.done(1, run_us=100_000)
+    assert agent.numbers() == [2]
+    agent.done(2, run_us=100_000)
+    assert agent.numbers() == [3]
+
+
+def test_an_attempt_that_comes_back_waits_for_others_to_tell_of_a_later_one(world: World) -> None:
+    """I7: the broker that died had given it to another agent, which has not told yet."""
+    first, client = reporting(world, held()), world.client()
+    client.submit(1, again=True)
+    assert world.state(1) == "running"
+    first.say(result(outcome=m.RETURNED))
+    assert world.state(1) == "held"
+    client.submit(2)
+    assert world.state(2) == "held", "its place is behind that (I13)"
+    second = reporting(world, held(fence=OLD + 1), name="other")
+    assert world.task(1).fence == OLD + 1
+    second.done(1)
+    assert client.end(1) == "done"
+
+
+def test_an_attempt_that_comes_back_and_that_nobody_else_has_runs_again(world: World) -> None:
+    agent, client = reporting(world, held()), world.client()
+    client.submit(1, again=True)
+    del agent.hand[task_id(1)]
+    agent.say(result(outcome=m.RETURNED))
+    assert agent.numbers() == []
+    world.pass_ms(WINDOW_MS + 1)
+    assert agent.fence(1) == m.fence_of(2, 1)
