@@ -74,10 +74,11 @@ class Peer:
 class Broker:
     """A broker process of its own, and peers of it."""
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, **settings: str) -> None:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="evener-bench-"))
         reader, writer = os.pipe()
         config = {"port": 0, "ready_fd": writer, "runtime_dir": folder, "log_level": "error"}
+        config |= settings
         process = stack.enter_context(
             child("-m", "evener_broker", json.dumps(config), pass_fds=(writer,))
         )
@@ -147,11 +148,11 @@ def lives(count: int, depth: int) -> Iterator[Measure]:
         poller = zmq.Poller()
         poller.register(client.socket, zmq.POLLIN)
         poller.register(agent.socket, zmq.POLLIN)
-        _run(client, agent, poller, 2_000, depth)
+        live(client, agent, poller, 2_000, depth)
 
         def measure() -> Sample:
             before_us, start = cpu_us(broker.process), time.perf_counter()
-            _run(client, agent, poller, count, depth)
+            live(client, agent, poller, count, depth)
             seconds = time.perf_counter() - start
             used_us = cpu_us(broker.process) - before_us
             return {"cpu_us_per_task": used_us / count, "tasks_per_s": count / seconds}
@@ -159,7 +160,8 @@ def lives(count: int, depth: int) -> Iterator[Measure]:
         yield measure
 
 
-def _run(client: Peer, agent: Peer, poller: zmq.Poller, count: int, depth: int) -> None:
+def live(client: Peer, agent: Peer, poller: zmq.Poller, count: int, depth: int) -> None:
+    """Have so many tasks submitted, run and acknowledged."""
     submitted = ended = 0
     while ended < count:
         some = min(depth - (submitted - ended), count - submitted, _BATCH)

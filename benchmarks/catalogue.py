@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeAlias
 
-from benchmarks import brokers, clusters, core, echo, pools
+from benchmarks import brokers, clusters, core, durable, echo, pools, waiting, work
 from benchmarks.measure import Comparison, Goal, Subject
 
 WORKERS: Final = 4
@@ -29,6 +29,7 @@ def comparisons(quick: bool) -> list[Comparison]:
     return [
         *of_calls(size, rounds),
         *of_the_broker(size, rounds, depths),
+        *of_the_journal(size, rounds),
         *of_processes(size, rounds),
     ]
 
@@ -81,6 +82,16 @@ def of_calls(size: Size, rounds: int) -> list[Comparison]:
             ],
             rounds,
         ),
+        Comparison(
+            "waiting",
+            "tasks that wait for 10 ms, with one worker",
+            [
+                Subject("plain", partial(waiting.waits, work.wait, size(200))),
+                Subject("concurrency=100", partial(waiting.waits, work.wait_async, size(20_000))),
+                Subject("threads=32", partial(waiting.waits, work.wait_in_thread, size(6_000))),
+            ],
+            rounds,
+        ),
     ]
 
 
@@ -123,6 +134,43 @@ def of_the_broker(size: Size, rounds: int, depths: list[int]) -> list[Comparison
                 ),
             ],
             min(rounds, 3),
+        ),
+    ]
+
+
+def of_the_journal(size: Size, rounds: int) -> list[Comparison]:
+    """What it costs that the broker keeps its word over its own death."""
+    count = size(100_000)
+    return [
+        Comparison(
+            "durable",
+            "tasks accepted, each on disk before the broker says so",
+            [
+                Subject("journal", partial(durable.submits, count, True)),
+                Subject("no journal", partial(durable.submits, count, False)),
+                Subject("bare SQLite", partial(durable.bare, count)),
+            ],
+            rounds,
+            [Goal("submits_per_s", "journal", at_least=40_000)],
+        ),
+        Comparison(
+            "durable-lives",
+            "whole lives of no-op tasks, 4 000 under way",
+            [
+                Subject("journal", partial(durable.lives, count, 4_000, True)),
+                Subject("no journal", partial(durable.lives, count, 4_000, False)),
+            ],
+            rounds,
+        ),
+        Comparison(
+            "restart",
+            "a broker is killed with open tasks in its journal, and the next one starts",
+            [
+                Subject("10 000 tasks", partial(durable.restarts, size(10_000))),
+                Subject("100 000 tasks", partial(durable.restarts, size(100_000))),
+            ],
+            rounds,
+            [Goal("first_run_s", "10 000 tasks", at_most=2.0)],
         ),
     ]
 

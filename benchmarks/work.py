@@ -36,7 +36,17 @@ def report_and_wait(path: str, seconds: float) -> int:
     return os.getpid()
 
 
+async def sleep(seconds: float) -> None:
+    """Waits for others, on an event loop."""
+    import asyncio  # here: `start` measures how long the imports of a worker take
+
+    await asyncio.sleep(seconds)
+
+
 noop = app.task(nothing, name="noop")
 add_one = app.task(increment, name="add_one")
 send_back = app.task(echo, name="send_back")
 victim = app.task(report_and_wait, name="victim")
+wait = app.task(time.sleep, name="wait")
+wait_async = app.task(sleep, name="wait_async", concurrency=100)
+wait_in_thread = app.task(time.sleep, name="wait_in_thread", threads=32)
