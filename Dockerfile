@@ -50,6 +50,8 @@ COPY --from=build /opt/evener /opt/evener
 # The user has no entry in /etc/passwd, so it needs a HOME. Python finds modules of yours in /app.
 ENV PATH=/opt/evener/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1
 WORKDIR /app
+# Where a broker's journal may be; a volume mounted here gets this owner.
+RUN mkdir -m 700 /var/lib/evener && chown 10001 /var/lib/evener
 USER 10001
 
 # SIGTERM drains: running tasks end, the rest goes back to the broker.
