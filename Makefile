@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
-# Test processes at a time, each with whole files: most tests wait. 0: one after the other.
+# Test processes at a time, each with whole files: most tests wait. 0: one after the other. If one
+# of them dies, the run ends and names the test: with a new one in its place it could wait for ever.
 JOBS ?= 2
 SEED ?= 1
 SEEDS ?= 1
@@ -29,7 +30,7 @@ demo: $(STAMP)
 	@$(BIN)/evener demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS) </dev/null
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 $(PYTEST_ARGS) </dev/null
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -181,11 +181,16 @@ class Processes:
         """Kill what still runs, with everything below it, and close all pipes."""
         for process in self.started:
             if process.poll() is None:
-                for pid in [*descendants(process.pid), process.pid]:
-                    _kill(pid)
+                _kill_all([*descendants(process.pid), process.pid])
                 process.wait(10)
             for pipe in (process.stdin, process.stdout, process.stderr):
                 _close(pipe)
+
+
+def _kill_all(pids: list[int]) -> None:
+    for pid in pids:
+        _kill(pid)
+    wait_until(lambda: not any(map(is_running, pids)), why="what was killed to be gone")
 
 
 def _kill(pid: int) -> None:

@@ -87,7 +87,7 @@ def _journal(tables: Tables) -> _View | None:
         "bytes_max": commits.bytes_max,
         "failing": commits.failing or None,
         "transactions": commits.committed,
-        "under_way": len(commits.pending),
+        "under_way": commits.under_way(),
     }
 
 

@@ -107,7 +107,11 @@ class Commits:
 
     def is_clear(self) -> bool:
         """Whether everything is on disk, so that a promise of now need not wait."""
-        return not self.turn.records and not self.pending and not self.unsaved
+        return not self.under_way()
+
+    def under_way(self) -> int:
+        """Transactions that are not on disk yet, with what this turn has to write so far."""
+        return len(self.pending) + bool(self.unsaved) + bool(self.turn.records)
 
     def is_saved(self, task: Task) -> bool:
         """Whether all there is to say of a task is on disk."""

@@ -40,6 +40,7 @@ class AgentLife(RuleBasedStateMachine):
         self.void: set[int] = set()  # a broker sent them that does not exist any more
         self.started: set[int] = set()
         self.handed: dict[int, dict[int, int]] = {}  # by slot: sequence -> task
+        self.batches: dict[int, list[int]] = {}  # by slot: last number of those not gone through
         self.flagged: dict[int, int] = {}  # by slot: sequence
         self.running: dict[int, int] = {}  # by slot: sequence
         self.told: dict[int, bytes] = {}
@@ -63,19 +64,32 @@ class AgentLife(RuleBasedStateMachine):
                     holders = [s for s, has in self.handed.items() if number in has.values()]
                     assert not holders, "I7: somebody has it"
                     slot[sequence] = number
+                self.batches.setdefault(effect.slot, []).append(sequence)
+            elif isinstance(effect, f.TakeBack):
+                self._taken_back(effect.slot, effect.count)
             elif isinstance(effect, f.Flag):
                 self.flagged[effect.slot] = effect.sequence
             elif isinstance(effect, f.SendResults):
                 self._told(effect)
-        self._drop_taken_back()
 
-    def _drop_taken_back(self) -> None:
-        """The bench answers for the permits; what it granted no worker can start."""
-        for slot, has in self.handed.items():
-            last = self.bench.handed.get(slot, 0)
-            for sequence in [s for s in has if s > last]:
-                assert has[sequence] not in self.started
-                del has[sequence]
+    def _taken_back(self, slot: int, count: int) -> None:
+        """The bench answers for the permits: the last of those no worker can start any more."""
+        has = self.handed.get(slot, {})
+        waiting = sorted(s for s in has if s > self.bench.started.get(slot, 0))
+        for sequence in waiting[max(0, len(waiting) - count) :]:
+            assert has[sequence] not in self.started
+            del has[sequence]
+
+    def _go_on(self, slot: int) -> None:
+        """A worker that runs nothing goes through its batches, and tells which of them were cut."""
+        batches = self.batches.get(slot, [])
+        while batches and slot not in self.running:
+            if any(sequence <= batches[0] for sequence in self.handed[slot]):
+                return
+            last = batches.pop(0)
+            if last > self.bench.started[slot]:
+                self.bench.step(e.Dropped(slot, last))
+                self._look()
 
     def _told(self, effect: f.SendResults) -> None:
         numbers: list[int] = []
@@ -176,6 +190,7 @@ class AgentLife(RuleBasedStateMachine):
     def _die(self, slot: int) -> None:
         self.running.pop(slot, None)
         self.handed.pop(slot, None)
+        self.batches.pop(slot, None)
         started = self.bench.started.pop(slot)
         self.bench.handed.pop(slot, None)
         self.bench.step(e.Died(slot, started, None, 9, ("last words",)))
@@ -183,7 +198,9 @@ class AgentLife(RuleBasedStateMachine):
 
     @rule(ms=st.sampled_from([1, 120, 1_000, 5_000]))
     def time_passes(self, ms: int) -> None:
-        """Workers that were started meanwhile are ready."""
+        """Free workers looked at what they have; those that were started meanwhile are ready."""
+        for slot in list(self.batches):
+            self._go_on(slot)
         self.bench.tick(ms)
         for slot in list(self.bench.core.pool.slots.values()):
             if slot.state in LIVING and slot.number not in self.bench.started:
@@ -231,7 +248,8 @@ class AgentLife(RuleBasedStateMachine):
                 self.worker_finishes(sorted(core.pool.slots).index(slot), m.DONE)
             while self.unacked:
                 self.broker_acknowledges()
-            if not core.ledger.open and not core.session.results_held():
+            is_over = not core.ledger.open and not core.session.results_held()
+            if is_over and core.handout.ready() == WORKERS:
                 break
         assert not core.ledger.open, core.ledger.open
         assert not core.session.results_held()
@@ -240,7 +258,7 @@ class AgentLife(RuleBasedStateMachine):
 
 TestAgentLife = AgentLife.TestCase
 TestAgentLife.settings = settings(
-    max_examples=25,
+    max_examples=100,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
