@@ -118,9 +118,9 @@ class App(Hooks, Scheduling):
         `name` replaces the whole name; the options hold for every task that does not say otherwise.
         `grace`: how long a task has to end by itself once it is to stop, before it is interrupted
         (None: 0.1 s; see `evener.cancelled`). `concurrency` of an `async def`, `threads` of a plain
-        function: how many tasks of it one worker runs at once, 1 to 256 (None: each task has its
-        worker to itself). Raises `UsageError` for a bad option, and for a name that is bad or
-        taken.
+        function, generators among them: how many tasks of it one worker runs at once, 1 to 256
+        (None: each task has its worker to itself). Raises `UsageError` for a bad option, and for a
+        name that is bad or taken.
         """
         wanted = merge(None, options) if options else None
         traits = Traits(

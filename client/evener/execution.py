@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from inspect import iscoroutinefunction
+from functools import partial
+from inspect import isasyncgenfunction, iscoroutinefunction
 from time import monotonic_ns
-from types import CoroutineType
+from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from evener.errors import NotLoadable, NotSendable, PayloadTooLarge, RemoteError, UnknownFunction
 from evener.failure import Place, encode_failure
-from evener.generators import LIVE, Outlet, run_generator
+from evener.generators import LIVE, AsyncOutlet, Outlet, run_generator, run_generator_beside
 from evener.payload import ONE_ARGUMENT, Call, decode_call, encode_chunk_result, encode_value
 from evener.shipping import SHIPPED_PREFIX, Loaded
 from evener_wire.errors import PeerError
@@ -113,11 +114,12 @@ class Execution:
         payload: Payload,
         on_item: Callable[[int], None],
         stopping: Callable[[], int | None],
+        open_outlet: Callable[[], AsyncOutlet],
     ) -> Executed:
         """As `run`, for an async function on a loop that others run on as well.
 
         `stopping`: how it ends if it was told to end; then a cancellation is that, and no failure.
-        Raises nothing.
+        `open_outlet`: for the values of an async generator. Raises nothing.
         """
         started_ns = monotonic_ns()
         try:
@@ -133,6 +135,9 @@ class Execution:
                 value = function(*args, **(kwargs or {}))
                 if value.__class__ is CoroutineType:
                     value = await value
+                elif value.__class__ is AsyncGeneratorType:
+                    await run_generator_beside(value, open_outlet(), self._encoder(name))
+                    value = None
                 result = encode_value(value, trusted=self._trusted, function=name)
         except BaseException as error:
             return self._ended_beside(error, monotonic_ns() - started_ns, stopping())
@@ -147,8 +152,9 @@ class Execution:
         return self._ended(error, 0)
 
     def is_async(self, name: str) -> bool:
-        """Whether the function of this name is an `async def`."""
-        return iscoroutinefunction(self._functions.get(name))
+        """Whether the function of this name is an `async def`, be it a generator or not."""
+        function = self._functions.get(name)
+        return iscoroutinefunction(function) or isasyncgenfunction(function)
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop of async functions."""
@@ -189,13 +195,10 @@ class Execution:
             return self._await(value)
         if self.outlet is None:
             return value  # which cannot be sent
-        trusted = self._trusted
-        return run_generator(
-            value,
-            self.outlet,
-            lambda it: encode_value(it, trusted=trusted, function=name),
-            self._await,
-        )
+        return run_generator(value, self.outlet, self._encoder(name), self._await)
+
+    def _encoder(self, name: str) -> Callable[[Any], Payload]:
+        return partial(encode_value, trusted=self._trusted, function=name)
 
     # --- A chunk ----------------------------------------------------------------------------------
 

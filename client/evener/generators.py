@@ -38,6 +38,22 @@ class Outlet(Protocol):
         ...
 
 
+class AsyncOutlet(Protocol):
+    """The same on an event loop that others run on as well: what waits lets them run."""
+
+    async def value(self, payload: Payload) -> None:
+        """One value."""
+        ...
+
+    async def end(self) -> None:
+        """There are no more; returns when all are taken."""
+        ...
+
+    async def drain(self) -> None:
+        """Something was raised; returns when all are taken."""
+        ...
+
+
 def run_generator(
     generator: Any,
     outlet: Outlet,
@@ -90,3 +106,19 @@ def _run_async(
             outlet.value(encode(value))
     finally:
         complete(close())
+
+
+async def run_generator_beside(
+    generator: AsyncGenerator[Any, None], outlet: AsyncOutlet, encode: Callable[[Any], Payload]
+) -> None:
+    """As `run_generator`, for an asynchronous one on a loop that others run on as well."""
+    try:
+        try:
+            async for value in generator:
+                await outlet.value(encode(value))
+        finally:
+            await generator.aclose()
+    except Exception:
+        await outlet.drain()
+        raise
+    await outlet.end()

@@ -50,20 +50,11 @@ def check_share(name: str, function: Callable[..., Any], share: Share | None) ->
         return
     option, at_once = share
     wanted = f"{option}={at_once}"
-    if inspect.isgeneratorfunction(function):
-        raise UsageError(
-            f'{wanted} of "{name}", a generator: its values go out one by one while it has its '
-            f"worker to itself; leave {option}= away, or return a list"
-        )
-    if inspect.isasyncgenfunction(function):
-        raise UsageError(
-            f'{wanted} of "{name}", an async generator: its values go out one by one while it has '
-            f"its worker to itself; leave {option}= away, or return a list"
-        )
-    is_async = inspect.iscoroutinefunction(function)
+    is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
     if option == "concurrency" and not is_async:
+        what = "generator" if inspect.isgeneratorfunction(function) else "function"
         raise UsageError(
-            f'{wanted} of "{name}", a plain function: it would hold up all others on the event '
+            f'{wanted} of "{name}", a plain {what}: it would hold up all others on the event '
             f"loop; write threads={at_once}, or make it an async def"
         )
     if option == "threads" and is_async:

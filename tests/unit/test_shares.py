@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -34,8 +35,15 @@ def test_a_function_says_how_many_of_its_tasks_run_at_once() -> None:
     app = evener.App("many")
     app.task(concurrency=50)(waits)
     app.task(plain, threads=16)
+    app.task(yields_later, concurrency=40)
+    app.task(yields, threads=12)
     app.task(plain, name="many.alone", grace=1)
-    assert app.shares() == {"many.waits": 50, "many.plain": 16}
+    assert app.shares() == {
+        "many.waits": 50,
+        "many.plain": 16,
+        "many.yields_later": 40,
+        "many.yields": 12,
+    }
     assert app.graces() == {"many.alone": 1_000}
 
 
@@ -55,12 +63,11 @@ def test_any_other_number_is_refused(option: str, value: Any) -> None:
     [
         (plain, {"concurrency": 5}, r"write threads=5, or make it an async def"),
         (waits, {"threads": 5}, r"write concurrency=5"),
-        (yields, {"threads": 5}, r"a generator: .*leave threads= away"),
-        (yields, {"concurrency": 5}, r"a generator: .*leave concurrency= away"),
-        (yields_later, {"concurrency": 5}, r"an async generator: .*leave concurrency= away"),
+        (yields, {"concurrency": 5}, r"a plain generator: .*write threads=5"),
+        (yields_later, {"threads": 5}, r"write concurrency=5"),
         (plain, {"concurrency": 5, "threads": 5}, r"exclude each other"),
     ],
-    ids=["plain", "async", "generator", "generator-2", "async-generator", "both"],
+    ids=["plain", "async", "generator", "async-generator", "both"],
 )
 def test_what_cannot_be_is_refused_with_the_remedy(
     function: Any, options: dict[str, Any], remedy: str
@@ -80,15 +87,35 @@ def test_single_tasks_have_no_such_option(name: str) -> None:
 # --- Running beside others ------------------------------------------------------------------------
 
 
+class Taken:
+    """An outlet whose reader takes each value at once."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    async def value(self, payload: m.Payload) -> None:
+        self.heard.append(decode_value(payload, trusted=True))
+
+    async def end(self) -> None:
+        self.heard.append("end")
+
+    async def drain(self) -> None:
+        self.heard.append("drained")
+
+
 def run(
     function: Callable[..., Any],
     payload: m.Payload,
     on_item: Callable[[int], None] = lambda _: None,
     told: int | None = None,
+    outlet: Taken | None = None,
 ) -> tuple[int, Any]:
     """Outcome of a run on a loop, and its value or its facts."""
     execution = Execution({"f": function})
-    executed = asyncio.run(execution.run_beside("f", payload, on_item, lambda: told))
+    run_beside = execution.run_beside(
+        "f", payload, on_item, lambda: told, lambda: outlet or Taken()
+    )
+    executed = asyncio.run(run_beside)
     if executed.outcome == m.DONE:
         return m.DONE, decode_value(executed.payload, trusted=True)
     return executed.outcome, executed.facts
@@ -114,7 +141,8 @@ def test_what_it_raises_is_a_failure_and_never_ends_the_loop(raised: type[BaseEx
 async def cancelled_while(function: Callable[..., Any], told: int | None) -> int:
     """How a task ends that is cancelled in the midst of it."""
     execution, begun = Execution({"f": function}), asyncio.Event()
-    beside = execution.run_beside("f", encode_call("f", ()), lambda _: None, lambda: told)
+    call = encode_call("f", ())
+    beside = execution.run_beside("f", call, lambda _: None, lambda: told, Taken)
     task = asyncio.create_task(beside)
     asyncio.get_running_loop().call_soon(begun.set)
     await begun.wait()
@@ -165,10 +193,81 @@ def test_what_stops_an_item_stops_the_chunk() -> None:
 
 
 def test_another_execution_for_another_thread_knows_the_same_functions() -> None:
-    execution = Execution({"f": plain, "g": waits})
+    execution = Execution({"f": plain, "g": waits, "h": yields, "i": yields_later})
     executed = execution.apart().run("f", encode_call("f", (3,)))
     assert decode_value(executed.payload, trusted=True) == 3
-    assert (execution.is_async("f"), execution.is_async("g")) == (False, True)
+    assert [execution.is_async(name) for name in "fghi"] == [False, True, False, True]
+
+
+# --- Generators beside others ---------------------------------------------------------------------
+
+
+async def three(closed: list[str], fails: bool) -> AsyncIterator[int]:
+    try:
+        for number in range(3):
+            await asyncio.sleep(0)
+            yield number
+        if fails:
+            raise ValueError("after three")
+    finally:
+        await asyncio.sleep(0)
+        closed.append("closed")
+
+
+def test_values_go_to_the_outlet_and_nothing_is_returned() -> None:
+    outlet, closed = Taken(), list[str]()
+    outcome = run(lambda: three(closed, False), encode_call("f", ()), outlet=outlet)
+    assert outcome == (m.DONE, None)
+    assert (outlet.heard, closed) == ([0, 1, 2, "end"], ["closed"])
+
+
+def test_what_it_raises_waits_until_its_values_are_taken() -> None:
+    outlet, closed = Taken(), list[str]()
+    outcome, facts = run(lambda: three(closed, True), encode_call("f", ()), outlet=outlet)
+    assert (outcome, facts["type"]) == (m.FAILED, "ValueError")
+    assert (outlet.heard, closed) == ([0, 1, 2, "drained"], ["closed"])
+
+
+def test_a_value_that_cannot_be_sent_closes_the_generator() -> None:
+    outlet, closed = Taken(), list[str]()
+
+    async def unsendable() -> AsyncIterator[Any]:
+        try:
+            yield threading.Lock()
+        finally:
+            closed.append("closed")
+
+    outcome, facts = run(unsendable, encode_call("f", ()), outlet=outlet)
+    assert outcome == m.FAILED
+    assert "Lock" in facts["message"] or "lock" in facts["message"]
+    assert (outlet.heard, closed) == (["drained"], ["closed"])
+
+
+class Never(Taken):
+    """Its reader takes nothing."""
+
+    async def value(self, payload: m.Payload) -> None:
+        await super().value(payload)
+        await asyncio.Event().wait()
+
+
+async def stopped_at_its_first_value(outlet: Never, closed: list[str], told: int | None) -> int:
+    execution = Execution({"f": lambda: three(closed, False)})
+    call = encode_call("f", ())
+    beside = execution.run_beside("f", call, lambda _: None, lambda: told, lambda: outlet)
+    task = asyncio.create_task(beside)
+    while not outlet.heard:
+        await asyncio.sleep(0)
+    task.cancel()
+    return (await task).outcome
+
+
+@pytest.mark.parametrize("told", [m.CANCELLED, m.TIMED_OUT, None], ids=str)
+def test_one_that_waits_for_its_reader_is_closed_when_it_is_to_end(told: int | None) -> None:
+    outlet, closed = Never(), list[str]()
+    ends = asyncio.run(stopped_at_its_first_value(outlet, closed, told))
+    assert ends == (m.FAILED if told is None else told)
+    assert (outlet.heard, closed) == ([0], ["closed"])
 
 
 def test_a_function_knows_how_many_of_it_run_at_once() -> None:

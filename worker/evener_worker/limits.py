@@ -36,6 +36,11 @@ WATCH_SHARED_NS = 20 * MILLISECOND_NS
 # room. Shorter: loops that are slow for a moment pass work to and fro.
 SHARE_STUCK_NS = 250 * MILLISECOND_NS
 
+# Values of a generator that runs beside others, on the way to its client and not taken, in bytes;
+# one value may be larger. In number: see `STREAM_VALUES_MAX`. More: a worker with as many of them
+# as there can be costs its agent more than 16 MiB. Fewer: more round trips.
+SHARED_STREAM_BYTES_MAX = 64 * 1_024
+
 # Results that the broker has not acknowledged: beyond it nothing new is started. Larger: an agent
 # whose broker is slow takes more memory. Smaller: large results wait for round trips.
 RESULT_BYTES_MAX = 256 << 20

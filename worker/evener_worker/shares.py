@@ -52,6 +52,15 @@ def in_hand(slot: Slot) -> Iterator[Attempt]:
         yield shared.attempt
 
 
+def running_as(slot: Slot, number: int) -> Attempt | None:
+    """What a worker runs under this number, alone or side by side; None if it runs no such."""
+    shared = slot.shared.get(number)
+    if shared is not None:
+        return shared.attempt
+    head = slot.handed[0] if slot.handed else None
+    return head if head is not None and head.sequence == number else None
+
+
 def last_shared(slot: Slot) -> Attempt:
     """Take out what was handed to it last, of what runs side by side."""
     attempt = slot.unshare(next(reversed(slot.shared)))

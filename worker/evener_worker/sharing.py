@@ -22,6 +22,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
 from time import CLOCK_BOOTTIME, clock_gettime_ns
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +36,7 @@ from evener_worker import channel as c
 from evener_worker import page as p
 from evener_worker.marking import side_by_side, spill
 from evener_worker.threads import Threads
+from evener_worker.yields import LoopStream, Stream, ThreadStream
 
 if TYPE_CHECKING:
     from evener_worker.attempts import Item
@@ -52,6 +54,7 @@ class Beside:
         "number",
         "over",
         "since_ns",
+        "stream",
         "task",
         "told",
     )
@@ -65,6 +68,7 @@ class Beside:
         self.interrupted = False
         self.over = False
         self.task: asyncio.Task[Executed] | None = None  # or it runs in a thread
+        self.stream: Stream | None = None  # once it yields
         self.aside: dict[int, str] = {}  # what it wrote of a line that is not whole, by descriptor
         cells[p.STARTED_NS] = self.since_ns
         cells[p.STARTED] = number
@@ -137,8 +141,8 @@ class Sharing:
         self._waiting = waiting
         self._pid = os.getpid()
         self._running: dict[int, Beside] = {}
-        self._threads = Threads(execution, self._on_thread_over)
         self._loop = execution.loop()
+        self._threads = Threads(execution, self._stream_in_thread, self._on_thread_over)
         self._left: asyncio.Future[None] | None = None
         side_by_side(_aside)
 
@@ -183,6 +187,8 @@ class Sharing:
             self._write(c.Frame(c.PONG, frame.sequence))
         elif frame.kind == c.INTERRUPT:
             self._interrupt(frame.sequence)
+        elif frame.kind == c.VALUES_TAKEN:
+            self._on_taken(frame)
         elif frame.kind == c.SHARE and not self._waiting:
             self._take(frame)
         else:
@@ -233,7 +239,11 @@ class Sharing:
         current.set(attempt)
         _, _, function, payload, _, _ = attempt.item
         executed = await self._execution.run_beside(
-            function, payload, attempt.on_item, attempt.stopping
+            function,
+            payload,
+            attempt.on_item,
+            attempt.stopping,
+            partial(self._stream_on_loop, attempt),
         )
         spill(attempt.aside)
         return executed
@@ -291,6 +301,31 @@ class Sharing:
             self._titles.ended(function, run_ns)
         self._write(c.Frame(c.RESULT, attempt.number, outcome, short_us, body, buffers))
         self._leave_if_done()
+
+    # --- Generators -------------------------------------------------------------------------------
+
+    def _stream_on_loop(self, attempt: Beside) -> LoopStream:
+        attempt.stream = stream = LoopStream(partial(self._yield, attempt), attempt.stopping)
+        return stream
+
+    def _stream_in_thread(self, attempt: Beside) -> ThreadStream:
+        tell = partial(self._yield, attempt)
+        attempt.stream = stream = ThreadStream(tell, attempt.stopping, self._loop)
+        return stream
+
+    def _yield(self, attempt: Beside, index: int, more: bool, payload: m.Payload) -> None:
+        if os.getpid() != self._pid:
+            os._exit(0)  # a child that user code forked and did not end
+        try:
+            body, buffers = c.pack_items([index, more, payload])
+            self._write(c.Frame(c.YIELDED, attempt.number, body=body, buffers=buffers))
+        except Exception as error:
+            self._fail(error)
+
+    def _on_taken(self, frame: c.Frame) -> None:
+        attempt = self._running.get(frame.sequence)
+        if attempt is not None and attempt.stream is not None:  # or it has ended meanwhile
+            attempt.stream.on_taken(msgpack.unpackb(frame.body))
 
     # --- What a task asks -------------------------------------------------------------------------
 

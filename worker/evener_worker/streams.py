@@ -17,6 +17,7 @@ from evener_worker.effects import Take
 from evener_worker.events import Yielded
 from evener_worker.ledger import Ledger
 from evener_worker.session import Session
+from evener_worker.shares import running_as
 from evener_worker.slots import Slot
 
 _Item: TypeAlias = tuple[bytes, int, int, bool, m.Payload]
@@ -37,9 +38,10 @@ class Streams:
 
     def on_yielded(self, slot: Slot, event: Yielded) -> None:
         """A worker sent a value."""
-        if not slot.handed or slot.handed[0].sequence != event.sequence:
+        attempt = running_as(slot, event.sequence)
+        if attempt is None:
             return  # it was stopped, and its worker had not noticed
-        key = slot.handed[0].key
+        key = attempt.key
         value = event.index, event.more, event.payload
         self._open.setdefault(key, deque()).append(value)
         self._fresh.append((*key, *value))

@@ -20,6 +20,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from evener.execution import Executed, Execution, Interrupted
+from evener.generators import Outlet
 from evener_wire.messages import CANCELLED, TIMED_OUT
 from evener_worker import sharing
 from evener_worker.marking import spill
@@ -54,8 +55,14 @@ class _Turn:
 class Threads:
     """Caller: the loop's thread, but for `_serve`."""
 
-    def __init__(self, execution: Execution, on_over: Callable[[Beside, Executed], None]) -> None:
+    def __init__(
+        self,
+        execution: Execution,
+        outlet_of: Callable[[Beside], Outlet],
+        on_over: Callable[[Beside, Executed], None],
+    ) -> None:
         self._execution = execution
+        self._outlet_of = outlet_of
         self._on_over = on_over
         self._queue: SimpleQueue[_Turn] = SimpleQueue()
         self._turns: dict[int, _Turn] = {}
@@ -85,6 +92,8 @@ class Threads:
         if turn.thread_id and not turn.over:
             _raise_in(turn.thread_id, Interrupted)
         turn.raised = True
+        if attempt.stream is not None:
+            attempt.stream.ring()  # its generator may wait for its reader
 
     # --- The thread -------------------------------------------------------------------------------
 
@@ -102,6 +111,7 @@ class Threads:
         sharing.current.set(attempt)
         _, _, function, payload, _, _ = attempt.item
         try:
+            execution.outlet = self._outlet_of(attempt)
             turn.thread_id = thread_id
             if turn.interrupting:
                 executed = Executed(attempt.outcome, b"", 0, None)
