@@ -179,7 +179,11 @@ class Cluster(RuleBasedStateMachine):
         if items:
             client.got(m.Rejected)
             client.say(m.Submit(items, again=True))
-            assert client.got(m.Rejected) == [], "what one broker took the next takes (I5)"
+            self.refused_again(client.got(m.Rejected))
+
+    def refused_again(self, refused: list[m.Rejected]) -> None:
+        """Of what was submitted again."""
+        assert refused == [], "what one broker took the next takes (I5)"
 
     @rule(pick=st.integers(0, 1))
     def client_leaves(self, pick: int) -> None:

@@ -57,6 +57,15 @@ class DurableCluster(Cluster):
             if is_open and task_id(number) not in known:
                 self.rejected.add(number)
 
+    def refused_again(self, refused: list[m.Rejected]) -> None:
+        """While the journal fails, of what no broker ever had on disk."""
+        on_disk = {kept.id for kept in self.journal.tasks.values()}
+        numbers = {task_id(number): number for number in self.submitted}
+        for item in (item for message in refused for item in message.items):
+            assert item[1] == "journal", item
+            assert item[0] not in on_disk, "what is on disk the next broker takes (I5)"
+            self.rejected.add(numbers[item[0]])
+
     @property
     def epoch(self) -> int:
         """Of the broker."""
