@@ -198,9 +198,7 @@ class AgentLife(RuleBasedStateMachine):
 
     @rule(ms=st.sampled_from([1, 120, 1_000, 5_000]))
     def time_passes(self, ms: int) -> None:
-        """Free workers looked at what they have; those that were started meanwhile are ready."""
-        for slot in list(self.batches):
-            self._go_on(slot)
+        """Workers that were started meanwhile are ready, and free ones look at what they have."""
         self.bench.tick(ms)
         for slot in list(self.bench.core.pool.slots.values()):
             if slot.state in LIVING and slot.number not in self.bench.started:
@@ -209,6 +207,8 @@ class AgentLife(RuleBasedStateMachine):
             if isinstance(effect, f.Kill) and effect.slot in self.bench.started:
                 self._die(effect.slot)
         self._look()
+        for slot in list(self.batches):
+            self._go_on(slot)
 
     def _slot(self, which: int) -> int:
         slots = sorted(self.bench.core.pool.slots)
