@@ -238,6 +238,7 @@ class Recovery:
             return False
         self._tables.move(task, Cause.RETRY)
         task.own_tries().settled = task.fence
+        self._tables.commits.tried(task)  # a broker that comes after us must not wait for it either
         task.fence = 0
         if self._expected:
             self._restored.append(task)

@@ -99,7 +99,8 @@ def _task_of(tables: Tables, client: Client, kept: KeptTask) -> Task:
     task.digest = kept.digest
     tables.outbox.forwards = tables.outbox.forwards or kept.options.forward_output
     task.order = kept.order
-    if kept.starts or kept.failures or kept.returns or kept.dispatched or kept.facts is not None:
+    counts = kept.starts, kept.failures, kept.returns, kept.dispatched, kept.settled
+    if any(counts) or kept.facts is not None:
         tries = task.own_tries()
         tries.starts, tries.failures, tries.returns = kept.starts, kept.failures, kept.returns
         tries.dispatched, tries.settled = kept.dispatched, kept.settled

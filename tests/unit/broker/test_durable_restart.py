@@ -54,9 +54,31 @@ def test_what_an_agent_gives_back_waits_for_the_others_that_the_journal_knows() 
     agent.come_back()
     agent.ends(number, m.RETURNED)
     assert world.state(number) == "held"
+    assert world.journal is not None
+    assert world.journal.tasks[number].settled == fence, "the journal knows what is over (I29)"
     other.come_back()
     assert world.state(number) == "running"
     assert world.task(number).fence == fence + 1
+
+
+def test_what_was_given_back_is_over_for_every_broker_that_follows() -> None:
+    """I29. Found by simulation: it was noted in memory, and neither written nor read."""
+    world, agent, client = world_of(auto=True)
+    other = world.agent("other")
+    client.submit(1, 2, 3)
+    number = agent.numbers()[0]
+    item = agent.hand[task_id(number)]
+    world.restart()
+    agent.come_back()
+    agent.ends(number, m.RETURNED)
+    world.restart()
+    agent.hand[task_id(number)] = item
+    agent.come_back()
+    assert world.task(number).tries.settled == item[1]
+    assert world.state(number) == "held"
+    assert (task_id(number), item[1]) in agent.got(m.Cancel)[-1].items
+    other.come_back()
+    assert world.state(number) == "assigned"
 
 
 def test_an_agent_that_is_gone_is_waited_for_no_longer_than_the_window() -> None:
@@ -187,6 +209,27 @@ def test_a_task_that_runs_once_and_was_not_sent_runs_after_a_restart() -> None:
     agent = world.agent("other", slots=3)
     world.pass_ms(1_600)
     assert list(agent.hand) == [task_id(3)]
+
+
+def test_a_dispatch_that_is_written_and_never_left_holds_up_nobody() -> None:
+    """I13, I15: the broker died between the commit and the RUN, and nobody can know that. So the
+    task is lost once the agents have told, and what came behind it goes, but not before."""
+    world, agent, client = world_of()
+    other = world.agent("other")
+    assert world.journal is not None
+    world.commit()
+    client.submit(1, 2, 3, 4, 5, at_most_once=True)
+    assert [world.state(n) for n in (1, 2, 3, 4)] == [*["assigned"] * 3, "queued"]
+    world.journal.commit()  # and it died before it heard of that
+    world.journal.auto = True
+    world.restart()
+    agent.come_back()
+    assert [world.state(n) for n in (1, 2, 3, 4, 5)] == ["held"] * 5
+    assert agent.hand == {}
+    other.come_back()
+    client.hello()
+    assert [client.end(n) for n in (1, 2, 3)] == ["lost"] * 3
+    assert sorted([*agent.hand, *other.hand]) == [task_id(4), task_id(5)]
 
 
 def test_nothing_is_sent_to_an_agent_that_the_journal_does_not_know() -> None:
