@@ -11,15 +11,24 @@ from __future__ import annotations
 from typing import Final
 
 from tests.simulation.run import Choice
+from tests.simulation.swarm import LATER
+
+# Of faults that came after these seeds: without them they are what they were.
+_LATER: Final = frozenset(LATER)
 
 CORPUS: Final[dict[Choice, str]] = {
     Choice(
         10
     ): "checker: a task that an earlier broker had sent was held to an order of first times",
     Choice(
-        12
+        12, omit=_LATER
     ): "broker: after a restart what runs once went before what agents could still tell of",
-    Choice(29): "broker: values that no client claimed after a restart held their worker for ever",
+    Choice(
+        29, omit=_LATER
+    ): "broker: values that no client claimed after a restart held their worker for ever",
+    Choice(
+        152
+    ): "checker: a task whose dispatch was written and never left was to go before others",
     Choice(1186): "simulation: nothing was accepted, because the journal still failed at the end",
     Choice(
         1204

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from tests.simulation.adversary import Adversary
@@ -14,6 +15,7 @@ from tests.simulation.agent_node import AgentNode
 from tests.simulation.broker_node import BrokerNode
 from tests.simulation.client_node import ClientNode
 from tests.simulation.disk import Disk
+from tests.simulation.disorder import Disorder
 from tests.simulation.network import UNANSWERED_NS, Conn, Network
 from tests.simulation.node import Node
 from tests.simulation.swarm import Swarm
@@ -49,6 +51,8 @@ class Faults:
         self._healed = False
         self._never_reads: list[Node] = []
         self._operator = Operator(world, agents, clients)
+        crash = partial(self._broker_crash, host=False)
+        disorder = self._disorder = Disorder(world, network, agents, clients, crash)
         self._strikes: Final[dict[str, _Strike]] = {
             "cut": self._cut,
             "cut unnoticed": self._cut_unnoticed,
@@ -60,6 +64,7 @@ class Faults:
             "partition down": lambda rng: self._partition(rng, up=False, down=True),
             "broker crash": lambda rng: self._broker_crash(rng, host=False),
             "broker host crash": lambda rng: self._broker_crash(rng, host=True),
+            "clients late": disorder.strike,
             "broker pause": lambda rng: self._pause(rng, [broker], 100 * 100 ** rng.random()),
             "broker stall": lambda rng: self._pause(rng, [broker], rng.uniform(20, 1_500)),
             "agent crash": lambda rng: self._crash(rng, agents, host=False),
@@ -366,6 +371,7 @@ class Faults:
         if not self._broker.alive:
             self._broker.start()
         self._operator.heal()
+        self._disorder.heal()
         for client in self._clients:
             client.readers.patient = True
         for agent in self._agents:

@@ -91,7 +91,7 @@ def _quantiles(taken: list[int]) -> dict[str, float]:
 
 def config_digest() -> str:
     """Of all that a seed is drawn from: two reports with the same one ran the same seeds."""
-    drawn = [*swarm.FAULTS.items(), *swarm.LASTING, *swarm.HOSTILE.items()]
+    drawn = [*swarm.FAULTS.items(), *swarm.LATER.items(), *swarm.LASTING, *swarm.HOSTILE.items()]
     bounds = [(name, value) for name, value in vars(limits).items() if name.isupper()]
     return hashlib.sha256(repr((drawn, bounds)).encode()).hexdigest()[:16]
 

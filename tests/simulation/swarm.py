@@ -50,6 +50,11 @@ FAULTS: Final[dict[str, tuple[float, float]]] = {
     "disk slow": (2, 30),
 }
 
+# The same, and drawn after everything else: what earlier seeds drew is what it was.
+LATER: Final[dict[str, tuple[float, float]]] = {
+    "clients late": (2, 15),
+}
+
 # Kinds that hold for the whole run of a seed, by a number that says how much.
 LASTING: Final = (
     "latency tail",
@@ -72,7 +77,7 @@ SHARED: Final = ("app.tiny", "app.short", "app.mid", "app.long", "app.mixed", "a
 
 PROFILES: Final = ("usual", "long", "days")
 
-ALL: Final = (*FAULTS, *LASTING, *HOSTILE)
+ALL: Final = (*FAULTS, *LATER, *LASTING, *HOSTILE)
 
 
 @dataclass(slots=True)
@@ -151,11 +156,8 @@ def draw(seed: int, profile: str = "usual") -> Swarm:
         journal_bytes=rng.choice((20_000, 100_000, 1 << 30, 1 << 30)),
         hold_when_full=rng.random() < 0.7,
     )
-    for kind, (low, high) in FAULTS.items():
-        chosen = rng.random() < 0.5
-        mean = low * (high / low) ** rng.random() * (max(1.0, safety_s / 60) if is_long else 1)
-        if chosen:
-            swarm.mean_s[kind] = mean
+    stretch = max(1.0, safety_s / 60) if is_long else 1.0
+    swarm.mean_s = _means(rng, FAULTS, stretch)
     for kind in LASTING:
         chosen = rng.random() < 0.3
         much = rng.random()
@@ -168,7 +170,7 @@ def draw(seed: int, profile: str = "usual") -> Swarm:
             swarm.chances[kind] = chance
     swarm.streams = rng.random() < 0.5
     if rng.random() < 0.4:
-        swarm.care_s = max(1.0, safety_s / 60) if is_long else 1.0
+        swarm.care_s = stretch
     if rng.random() < 0.4:
         swarm.schedules = drawn(rng, profile, safety_s)
     if profile == "days":
@@ -178,7 +180,21 @@ def draw(seed: int, profile: str = "usual") -> Swarm:
     if rng.random() < 0.5:
         names = [name for name in SHARED if rng.random() < 0.6]
         swarm.shares = {name: rng.choice((1, 2, 3, 8, 50)) for name in names}
+    swarm.mean_s |= _means(rng, LATER, stretch)
     return swarm
+
+
+def _means(
+    rng: random.Random, kinds: dict[str, tuple[float, float]], stretch: float
+) -> dict[str, float]:
+    """Of every second kind, the mean time between two of them."""
+    means: dict[str, float] = {}
+    for kind, (low, high) in kinds.items():
+        chosen = rng.random() < 0.5
+        mean = low * (high / low) ** rng.random() * stretch
+        if chosen:
+            means[kind] = mean
+    return means
 
 
 def _bounds(rng: random.Random) -> Bounds:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from evener_broker.effects import Append
-from evener_broker.journaling import Records, TaskEnded, TaskSaved
+from evener_broker.journaling import Records, TaskEnded, TaskSaved, TaskTried
 from evener_wire import messages as m
 from tests.simulation.scene import Scene
 from tests.simulation.truth import Sent, Ticket
@@ -113,6 +113,18 @@ def once_and_not_noted(scene: Scene) -> None:
     scene.send(ticket)
 
 
+def once_and_noted_by_an_earlier_broker(scene: Scene) -> None:
+    ticket = scene.ticket(at_most_once=True)
+    durable = scene.watch.durable
+    assert durable is not None
+    durable.on_submit(7, 1, [ticket])
+    _save(scene, ticket)
+    tried = TaskTried(1, 0, 0, 0, dispatched=True, settled=0)
+    durable.disk.book.apply(Records(tried=[tried]))
+    assert durable.began(9) == []
+    scene.send(ticket)
+
+
 def journal_that_differs(scene: Scene) -> None:
     durable = scene.watch.durable
     assert durable is not None
@@ -139,6 +151,7 @@ IN_JOURNAL: tuple[tuple[str, Callable[[Scene], None]], ...] = (
     ("I5", forgotten_before_its_client_has_it),
     ("I9", number_used_twice),
     ("I15", once_and_not_noted),
+    ("I15", once_and_noted_by_an_earlier_broker),
     ("I23", sent_and_ended_in_the_journal),
     ("I23", sent_to_an_agent_without_a_name),
     ("I24", epoch_that_does_not_grow),

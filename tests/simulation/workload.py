@@ -6,6 +6,7 @@ Rules of this file: every operation is drawn from the stream of its client, in t
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Final
 
 from evener_wire import messages as m
@@ -56,6 +57,7 @@ class Workload:
         self._swarm = swarm
         self.client: Final = client
         self._rng = world.stream(f"workload/{client.name}")
+        self._failures = world.stream(f"failures/{client.name}")
         self._left = max(1, swarm.tasks // swarm.clients)
         self._until_ns = world.now + swarm.period_ns
         self._burst_ns = swarm.period_ns // max(10, self._left // 4)
@@ -142,6 +144,11 @@ class Workload:
 
     def _ticket(self, rng: random.Random, like: str, options: m.Options) -> Ticket:
         function, body = _kind(rng, like)
+        if like in ("mid", "long") and self._failures.random() < 0.3:
+            # Late, so that much can happen until then.
+            body = replace(body, failures=self._failures.choice((1, 1, 100)))
+            if self._failures.random() < 0.6:
+                options = options._replace(retries=2, retry_on=())
         if like == "odd" and options.expires_ms == 0 and rng.random() < 0.5:
             options = options._replace(queue="nowhere", expires_ms=rng.randint(100, 3_000))
             function = "app.tiny"
