@@ -44,6 +44,7 @@ BROKER_SHELLS = {
     "journal_damage.py",
     "journal_schema.py",
     "journal_store.py",
+    "roster_file.py",
     "runtime.py",
     "server.py",
     "shell.py",

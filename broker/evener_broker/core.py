@@ -38,6 +38,7 @@ from evener_broker.reports import Reports
 from evener_broker.requests import Requests
 from evener_broker.restore import restore
 from evener_broker.retention import Retention
+from evener_broker.roster import Roster
 from evener_broker.saving import Saving
 from evener_broker.schedule_runs import Runs
 from evener_broker.schedule_wishes import Wishes
@@ -77,6 +78,7 @@ class BrokerCore:
         bounds: Bounds | None = None,
         facts: m.Facts | None = None,
         contents: Contents | None = None,
+        roster: Roster | None = None,
     ) -> None:
         durable = contents is not None
         tables = self.tables = Tables(broker, epoch, rng, bounds or Bounds(), durable=durable)
@@ -85,6 +87,8 @@ class BrokerCore:
         self._lifecycle = Lifecycle(tables, self._placing)
         self._admission = Admission(tables, self._placing, self._lifecycle)
         self._recovery = Recovery(tables, self._placing, self._admission, self._lifecycle)
+        tables.notes_agents = roster is not None
+        self._recovery.roster = roster or self._recovery.roster
         self._retention = Retention(tables)
         self._saving = Saving(tables, self._placing, self._admission, self._lifecycle)
         self._requests = Requests(tables, self._retention)

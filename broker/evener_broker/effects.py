@@ -47,4 +47,15 @@ class Log:
     text: str
 
 
-Effect: TypeAlias = Send | Append | Log
+@dataclass(frozen=True, slots=True)
+class NoteAgent:
+    """Note for the next broker on this host that an agent may hold work, or never will again.
+
+    It has to survive the process before any effect after it is performed.
+    """
+
+    instance: bytes
+    gone: bool = False
+
+
+Effect: TypeAlias = Send | Append | Log | NoteAgent

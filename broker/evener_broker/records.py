@@ -239,6 +239,7 @@ class Client:
         "flights",
         "gone",
         "instance",
+        "last_broker",
         "last_epoch",
         "left_ns",
         "name",
@@ -263,8 +264,9 @@ class Client:
         self.streams: dict[bytes, None] = {}
         # Whether the journal knows it.
         self.recorded = False
-        # Of the broker it was connected to before this one.
+        # Of the broker it was connected to before this one: its epoch, and its id.
         self.last_epoch = 0
+        self.last_broker = b""
         # Whether it left on purpose, or has not come to this broker yet: it waits for no ends.
         self.closed = False
         self.session: Session | None = None

@@ -17,12 +17,13 @@ from evener_broker.placing import Placing
 from evener_broker.records import Agent, Client, Function, Task
 from evener_broker.reports import VALUES_DROPPED, ask_again
 from evener_broker.room import take_share
+from evener_broker.roster import Roster
 from evener_broker.tables import Tables
 from evener_broker.transitions import OPEN, Cause, State
+from evener_broker.unclaimed import Item, Unclaimed
 from evener_wire import messages as m
-from evener_wire.limits import ORPHAN_NS, ORPHANS_MAX, RECOVERY_MAX_NS, RECOVERY_NS
+from evener_wire.limits import ORPHANS_MAX, RECOVERY_MAX_NS, RECOVERY_NS
 
-_Item = tuple[bytes, int, int, m.Payload, int, "m.Facts | None"]
 _Line = tuple[Client, str, int]
 
 
@@ -38,13 +39,15 @@ class Recovery:
         self._lifecycle = lifecycle
         # Attempts of an earlier broker that an agent holds, and results of such.
         self._orphans: Final[dict[bytes, tuple[Agent, int]]] = {}
-        self._results: Final[dict[bytes, _Item]] = {}
-        self._result_bytes = 0
+        self._results: Final = Unclaimed(tables)
         self._began_ns: int | None = None
         self._until_ns = 0
         # Tasks of the journal that may run somewhere, and the agents that can tell.
         self._restored: list[Task] = []
         self._expected: dict[bytes, str] = {}
+        # Tasks that clients submitted again, and the agents that can tell, if those are known.
+        self._awaited: list[Task] = []
+        self.roster = Roster(None)
         # Client, queue and priority of tasks that may run somewhere, and what came behind them.
         self._lines: Final[set[_Line]] = set()
         self._behind: list[Task] = []
@@ -101,6 +104,8 @@ class Recovery:
         self._placing.refresh(agent)
         if self._expected.pop(agent.instance, None) is not None and not self._expected:
             self._all_told()
+        if self.roster.told(agent.instance):
+            self._all_vouched()
 
     def _may_be_adopted(self, task: Task, fence: int) -> bool:
         """Whether an attempt of an earlier broker is the one that a task still waits for.
@@ -134,27 +139,6 @@ class Recovery:
         agent.orphans[task_id] = fence
         self._orphans[task_id] = (agent, fence)
 
-    def _on_unclaimed(self, item: _Item) -> None:
-        if self._results.get(item[0]) is item:  # another attempt may have brought a later one
-            self._take_result(item[0])
-
-    def _take_result(self, task_id: bytes) -> _Item | None:
-        item = self._results.pop(task_id, None)
-        if item is not None:
-            self._result_bytes -= len(item[3])
-        return item
-
-    def _keep_result(self, item: _Item) -> None:
-        tables, task_id = self._tables, item[0]
-        self._take_result(task_id)
-        size = len(item[3])
-        if tables.bytes + self._result_bytes + size > tables.bounds.payload_bytes:
-            tables.counters["results_unclaimed_dropped"] += 1  # its task will run again
-            return
-        self._results[task_id] = item
-        self._result_bytes += size
-        tables.timers.set(tables.now_ns + ORPHAN_NS, self._on_unclaimed, item)
-
     def _adopt(self, task: Task, agent: Agent, fence: int) -> None:
         if task.state is State.QUEUED:
             self._tables.queue(task.options.queue).forget(task)
@@ -173,7 +157,7 @@ class Recovery:
             ask_again(self._tables, (task,))
         self._placing.refresh(agent)
 
-    def orphan_result(self, agent: Agent, item: _Item) -> bool:
+    def orphan_result(self, agent: Agent, item: Item) -> bool:
         """A result of an attempt that no client has claimed yet; False if we do not wait for it."""
         task_id, fence = item[0], item[1]
         if agent.orphans.get(task_id) != fence:
@@ -182,7 +166,7 @@ class Recovery:
         del self._orphans[task_id]
         self._placing.refresh(agent)
         if item[2] in (m.DONE, m.FAILED):
-            self._keep_result(item)
+            self._results.keep(item)
         return True
 
     def drop_agent(self, agent: Agent) -> None:
@@ -193,7 +177,8 @@ class Recovery:
 
     def unclaimed(self) -> Container[bytes]:
         """Tasks of an earlier broker that agents told of, and that no client has claimed yet."""
-        return {*self._orphans, *self._results} if self._results else self._orphans
+        kept = self._results.results
+        return {*self._orphans, *kept} if kept else self._orphans
 
     # --- From clients -----------------------------------------------------------------------------
 
@@ -207,7 +192,7 @@ class Recovery:
     ) -> None:
         """A client submits again what an earlier broker may have started."""
         orphan = self._orphans.pop(task_id, None)
-        result = self._take_result(task_id)
+        result = self._results.take(task_id)
         if orphan is None and result is None and client.last_epoch == self._journal_epoch != 0:
             # The journal would know it, had it been sent to anybody.
             self.accept(client, task_id, function, payload, options)
@@ -224,6 +209,10 @@ class Recovery:
 
     def _await(self, task: Task) -> None:
         """Nobody told of a task yet: hold it, and what comes behind it, until they had time to."""
+        if self.roster.vouches_for(task.client.last_broker):
+            self._let_go(task)
+            return
+        self._awaited.append(task)
         self._lines.add(_line_of(task))
         self._on_window_over(task)
         if not self._claimed:
@@ -277,8 +266,24 @@ class Recovery:
         if self._recovering():
             self._tables.timers.set(self._until_ns, self._on_claims_over, None)
         else:
-            self._claimed = False
-            self._let_follow()
+            self._end_claims()
+
+    def _end_claims(self) -> None:
+        self._claimed = False
+        self._awaited.clear()
+        self._let_follow()
+
+    def _all_vouched(self) -> None:
+        """All agents told that the earlier broker knew: what its clients wait for runs nowhere."""
+        others: list[Task] = []
+        for task in self._awaited:
+            if self.roster.vouches_for(task.client.last_broker):
+                self._let_go(task)
+            elif is_awaited(task):
+                others.append(task)
+        self._awaited = others
+        if not others:
+            self._end_claims()
 
     def _let_follow(self) -> None:
         """Who waited for those before goes into line, unless some of those are still awaited."""
@@ -294,7 +299,7 @@ class Recovery:
         if self._began_ns is None:
             self._began_ns = self._tables.now_ns
             self._until_ns = self._began_ns + RECOVERY_NS
-            if self._restored or self._expected:
+            if self._restored or self._expected or self.roster.expected:
                 self._tables.timers.set(self._until_ns, self._on_restored_over, None)
         return self._tables.now_ns < self._until_ns
 
@@ -343,9 +348,9 @@ class Recovery:
         if self._recovering():
             self._tables.timers.set(self._until_ns, self._on_restored_over, None)
             return
-        for instance in self._expected:
+        for instance in (*self._expected, *self.roster.close()):
             if instance not in self._tables.agents:
-                self._tables.commits.agent_gone(instance)
+                self._tables.agent_gone(instance)
         self._all_told()
 
     def _all_told(self) -> None:
@@ -362,7 +367,7 @@ class Recovery:
         """Recount what is kept for clients that did not come yet."""
         held = {(i, a, f) for a in self._tables.agents.values() for i, f in a.orphans.items()}
         assert held == {(i, a, f) for i, (a, f) in self._orphans.items()}
-        assert self._result_bytes == sum(len(item[3]) for item in self._results.values())
+        self._results.check()
         assert not self._orphans.keys() & self._tables.tasks.keys()
         assert not self._behind or self._lines
 

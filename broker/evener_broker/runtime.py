@@ -54,6 +54,10 @@ class RuntimeFiles:
         """A journal knows of this epoch, which is larger than what `next_epoch` said."""
         self._write(self._folder / "epoch", str(epoch))
 
+    def roster(self, host: str, port: int) -> Path:
+        """Where brokers without a journal on this address note their agents."""
+        return self._folder / f"agents-{host.replace('/', '_')}-{port}"
+
     def publish(self, address: str, epoch: int) -> None:
         """Let local clients find this broker."""
         facts = {

@@ -27,6 +27,8 @@ from evener_broker.journal import Journal
 from evener_broker.journal_damage import JournalError
 from evener_broker.journaling import Contents
 from evener_broker.memory import Gauge, bounds_for, default_limit
+from evener_broker.roster import Roster
+from evener_broker.roster_file import RosterFile
 from evener_broker.runtime import RuntimeFiles, runtime_folder
 from evener_broker.shell import Shell, router
 from evener_broker.tables import Bounds
@@ -102,7 +104,7 @@ def serve(config: BrokerConfig) -> int:
             stack.callback(files.remove)
         except (EvenerError, OSError) as error:
             return _report_failure(config, error)
-        return _run(config, stack, socket, address, epoch, journal)
+        return _run(config, stack, socket, address, epoch, journal, files)
 
 
 def _open_journal(config: BrokerConfig, stack: contextlib.ExitStack, epoch: int) -> Journal | None:
@@ -115,6 +117,24 @@ def _open_journal(config: BrokerConfig, stack: contextlib.ExitStack, epoch: int)
     return journal
 
 
+def _open_roster(
+    config: BrokerConfig, files: RuntimeFiles, broker: bytes, stack: contextlib.ExitStack
+) -> RosterFile | None:
+    """For the next broker on this address; None where nobody could come after this one."""
+    if config.port == 0:
+        return None
+    path = files.roster(config.host, config.port)
+    try:
+        roster = RosterFile(path, broker)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink()  # of an earlier broker: it would not know whom this one knew
+        _log.warning("cannot note agents in %s: %s", path, error)
+        return None
+    stack.callback(roster.close)
+    return roster
+
+
 def _run(
     config: BrokerConfig,
     stack: contextlib.ExitStack,
@@ -122,6 +142,7 @@ def _run(
     address: str,
     epoch: int,
     journal: Journal | None,
+    files: RuntimeFiles,
 ) -> int:
     facts = {"host": sockets.gethostname(), "pid": os.getpid()}
     contents = journal.take_contents() if journal is not None else None
@@ -129,7 +150,10 @@ def _run(
     rng = random.Random(os.urandom(16))
     limit = config.memory_limit or default_limit()
     bounds = _bounds(config, limit)
-    core = BrokerCore(os.urandom(16), epoch, rng, bounds, facts, contents)
+    broker = os.urandom(16)
+    noter = None if journal is not None else _open_roster(config, files, broker, stack)
+    roster = Roster(noter.before) if noter is not None else None
+    core = BrokerCore(broker, epoch, rng, bounds, facts, contents, roster)
     del contents
     code = EXIT_OK
 
@@ -147,7 +171,7 @@ def _run(
     if config.lifeline_fd is not None:
         wakers[config.lifeline_fd] = on_lifeline
     gauge = stack.enter_context(contextlib.closing(Gauge(limit)))
-    shell = Shell(core, socket, wakers, journal, gauge)
+    shell = Shell(core, socket, wakers, journal, gauge, noter)
     # The tables hold no cycles once a task ended, and a collector that walks a million queued tasks
     # would stop the loop for a second.
     gc.collect()

@@ -101,7 +101,7 @@ class Sessions:
         tables.outbox.send(session, self._welcome())
         if isinstance(record, Client):
             record.closed = record.gone = False
-            record.last_epoch = hello.epoch
+            record.last_epoch, record.last_broker = hello.epoch, hello.broker
             tables.outbox.more_room(record)
             ask_again(tables, [tables.tasks[task_id] for task_id in record.streams])
         self._arm(session)
@@ -175,7 +175,7 @@ class Sessions:
         agent = tables.agents.get(hello.instance)
         if agent is None:
             agent = tables.agents[hello.instance] = Agent(hello.instance, hello.name, {})
-            tables.commits.agent_came(agent)
+            tables.agent_came(agent)
             tables.outbox.log("info", f"agent {hello.name} connected", peer)
         return agent
 
@@ -253,7 +253,7 @@ class Sessions:
         count = self._recovery.verdict(agent)
         self._placing.forget(agent)
         del tables.agents[agent.instance]
-        tables.commits.agent_gone(agent.instance)
+        tables.agent_gone(agent.instance)
         tables.counters["agents_lost"] += 1
         text = f"agent {agent.name} is gone: {why}; tasks back in line: {count}"
         tables.outbox.log("warning" if count else "info", text, agent.instance)

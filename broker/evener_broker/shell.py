@@ -16,7 +16,7 @@ from typing import Final, Protocol, assert_never
 import zmq
 
 from evener_broker.core import BrokerCore
-from evener_broker.effects import Append, Effect, Log, Send
+from evener_broker.effects import Append, Effect, Log, NoteAgent, Send
 from evener_broker.events import (
     Committed,
     Event,
@@ -97,11 +97,17 @@ class Writer(Protocol):
     def take_events(self) -> list[Event]: ...
 
 
+class Noter(Protocol):
+    """Where agents are noted for the broker after this one."""
+
+    def note(self, effect: NoteAgent) -> None: ...
+
+
 class Shell:
     """Runs a `BrokerCore` on a bound ROUTER until `stop` says so.
 
     `wakers` are file descriptors that end the wait; for each readable one its function is called.
-    Without a `journal` the core must not ask for one.
+    Without a `journal` or a `noter` the core must not ask for one.
     """
 
     def __init__(
@@ -111,6 +117,7 @@ class Shell:
         wakers: dict[int, Callable[[], None]],
         journal: Writer | None = None,
         gauge: Gauge | None = None,
+        noter: Noter | None = None,
     ) -> None:
         self._core = core
         self._socket = socket
@@ -126,6 +133,7 @@ class Shell:
         self._parking = Parking()
         self._intake = Intake(core, socket)
         self._gauge = gauge
+        self._noter = noter
         self._events: list[Event] = []
         self._wall_at_ns = 0
         self._stopping = False
@@ -206,6 +214,9 @@ class Shell:
                 case Append():
                     assert self._journal is not None, "a core without a journal writes none"
                     self._journal.append(effect)
+                case NoteAgent():
+                    assert self._noter is not None, "a core without a roster notes nobody"
+                    self._noter.note(effect)
                 case Log():
                     _log.log(_LEVELS[effect.level], "%s", effect.text)
                 case _:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from evener_broker.commits import Commits
+from evener_broker.effects import NoteAgent
 from evener_broker.events import Peer
 from evener_broker.lines import Queue
 from evener_broker.logbook import LogBook
@@ -112,6 +113,8 @@ class Tables:
         self.counters: Final[Counter[str]] = Counter()
         self.commits: Final = Commits(durable=durable)
         self.outbox: Final = Outbox(LogBook(self.counters))
+        # Whether a broker that comes after us can learn from notes which agents there were.
+        self.notes_agents = False
         self.waiting: Final = self.outbox.waiting
         self.accepted = 0
         # How much memory the process takes, while that is more than it may.
@@ -197,6 +200,18 @@ class Tables:
             if not unused.count and not unused.agents:
                 del self.queues[other]
         return len(self.queues) < BROKER_QUEUES_MAX
+
+    def agent_came(self, agent: Agent) -> None:
+        """An agent may hold work from now on: a broker that comes after us must ask for it."""
+        self.commits.agent_came(agent)
+        if self.notes_agents:
+            self.outbox.perform(NoteAgent(agent.instance))
+
+    def agent_gone(self, instance: bytes) -> None:
+        """An agent got its verdict, or did not come to a broker that waited for it."""
+        self.commits.agent_gone(instance)
+        if self.notes_agents:
+            self.outbox.perform(NoteAgent(instance, gone=True))
 
     def move(self, task: Task, cause: Cause) -> None:
         """Take a task to its next state; the only place where `Task.state` changes."""

@@ -23,7 +23,7 @@ from typing import Any, Final
 import msgpack
 
 from evener_broker.core import BrokerCore
-from evener_broker.effects import Append, Effect, Log, Send
+from evener_broker.effects import Append, Effect, Log, NoteAgent, Send
 from evener_broker.events import (
     CommitFailed,
     Committed,
@@ -162,6 +162,8 @@ class Run:
                 self.failed = False
             if not self.failed:
                 self.unsaved.append(effect.txn)
+        elif isinstance(effect, NoteAgent):
+            raise AssertionError("a core without a roster notes nobody")
         else:
             self.send(effect)
 

@@ -10,10 +10,11 @@ from collections import deque
 from typing import Final, Protocol
 
 from evener_broker.core import BrokerCore
-from evener_broker.effects import Append, Effect, Send
+from evener_broker.effects import Append, Effect, NoteAgent, Send
 from evener_broker.events import Event, Malformed, PeerGone, Received, WallClock
 from evener_broker.journaling import Contents
 from evener_broker.records import Task
+from evener_broker.roster import Notes, Roster
 from evener_broker.tables import Bounds
 from evener_broker.transitions import Cause, State
 from evener_wire import codec
@@ -68,6 +69,9 @@ class BrokerNode(Node):
         self._turns = 0
         self.inbox: deque[tuple[Conn, Frames]] = deque()
         self.epoch = 0
+        # What brokers without a journal noted, until their host is gone.
+        self._notes: Notes | None = None
+        self._noted: dict[bytes, None] = {}
         self.peers: dict[bytes, Conn] = {}
         self._parked: dict[bytes, deque[list[bytes]]] = {}
         self._events: list[Event] = []
@@ -81,7 +85,11 @@ class BrokerNode(Node):
     def _new_core(self, contents: Contents | None) -> BrokerCore:
         rng = self.world.stream(f"broker/{self.life}")
         epoch = max(1, self.epoch)
-        return BrokerCore(rng.randbytes(16), epoch, rng, self._bounds, contents=contents)
+        broker, before = rng.randbytes(16), self._notes
+        roster = Roster(before) if contents is None else None
+        self._noted = dict.fromkeys(before.agents if before is not None else ())
+        self._notes = Notes(broker, self._noted)
+        return BrokerCore(broker, epoch, rng, self._bounds, contents=contents, roster=roster)
 
     def start(self) -> None:
         """A new process knows what is in its journal, or nothing. The epoch grows in any case."""
@@ -107,6 +115,8 @@ class BrokerNode(Node):
     def crash(self, *, host: bool) -> None:
         """The process, or its host, is gone."""
         super().crash(host=host)
+        if host:
+            self._notes = None
         if self._disk is not None:
             self._disk.crash()
         self._network.broker_died(host=host)
@@ -159,6 +169,8 @@ class BrokerNode(Node):
             if isinstance(effect, Append):
                 assert self._disk is not None
                 self._disk.append(self.epoch, effect)
+            elif isinstance(effect, NoteAgent):
+                self._note(effect)
             elif isinstance(effect, Send):
                 assert self._disk is None or effect.after <= self._disk.committed, effect
                 frames = [
@@ -176,6 +188,12 @@ class BrokerNode(Node):
         elif self._parked:
             self.wake(self.world.now + _PARKED_RETRY_NS)
         self.wake_local(self.core.wake_at())
+
+    def _note(self, effect: NoteAgent) -> None:
+        if effect.gone:
+            self._noted.pop(effect.instance, None)
+        else:
+            self._noted[effect.instance] = None
 
     def _drain(self) -> None:
         for _ in range(min(len(self.inbox), _DRAIN_MAX)):

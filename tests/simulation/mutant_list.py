@@ -142,7 +142,7 @@ MUTANTS: Final = (
     Mutant(
         "results that come before their client are not kept",
         "evener_broker.recovery",
-        "        if item[2] in (m.DONE, m.FAILED):\n            self._keep_result(item)\n",
+        "        if item[2] in (m.DONE, m.FAILED):\n            self._results.keep(item)\n",
         "",
     ),
     Mutant(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from evener_broker.effects import Append, Effect, Log, Send
+from evener_broker.effects import Append, Effect, Log, NoteAgent, Send
 from evener_broker.events import (
     CommitFailed,
     Committed,
@@ -293,6 +293,8 @@ class Watch:
         if isinstance(effect, Append):
             assert self.durable is not None
             self.durable.on_append(broker.core, effect)
+            return
+        if isinstance(effect, NoteAgent):
             return
         message = effect.message
         if type(message) is m.Heartbeat:

@@ -46,6 +46,7 @@ class Peer:
         self.connection = world.new_connection()
         self.sequence: Sequence | None = None
         self.epoch = 0  # of the last broker it knows
+        self.broker = bytes(16)  # and its id
         self.inbox: list[m.Message] = []
         self.beat_ns = 0
         world.peers.append(self)
@@ -66,7 +67,7 @@ class Peer:
     def hello_event(self, versions: tuple[int, int] = (1, 1)) -> Received:
         """HELLO as an event."""
         hello = m.Hello(
-            *versions, self.role, self.instance, self.name, self.epoch, bytes(16), {"pid": 7}
+            *versions, self.role, self.instance, self.name, self.epoch, self.broker, {"pid": 7}
         )
         return Received(self.connection, Envelope(0, 0, hello))
 
@@ -106,7 +107,7 @@ class Peer:
         elif self.sequence is not None:
             assert self.sequence.judge(effect.session, effect.number) is Verdict.TAKE
         if type(effect.message) is m.Welcome:
-            self.epoch = effect.message.epoch
+            self.epoch, self.broker = effect.message.epoch, effect.message.broker
         self.inbox.append(effect.message)
 
     def got(self, kind: type[M]) -> list[M]:

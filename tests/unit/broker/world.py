@@ -12,9 +12,10 @@ from collections.abc import Sequence as Items
 from typing import Final
 
 from evener_broker.core import BrokerCore
-from evener_broker.effects import Append, Effect, Log
+from evener_broker.effects import Append, Effect, Log, NoteAgent
 from evener_broker.events import Event
 from evener_broker.records import Task
+from evener_broker.roster import Notes, Roster
 from evener_broker.tables import Bounds
 from evener_wire import messages as m
 from evener_wire.codec import decode, encode
@@ -37,12 +38,16 @@ class World:
         seed: int = 0,
         bounds: Bounds | None = None,
         journal: FakeJournal | None = None,
+        notes: Notes | None = None,
     ) -> None:
         self.now_ns = START_NS
         self.peers: list[Peer] = []
         self.logs: list[Log] = []
         self.bounds = bounds
         self.journal = journal
+        self.notes = notes
+        # What it noted for the broker after it.
+        self.noted: list[NoteAgent] = []
         self.seed = seed
         self.core = self._core(epoch)
         self.fences: dict[bytes, int] = {}
@@ -56,7 +61,8 @@ class World:
             contents = self.journal.contents()
             self.journal.epoch = epoch
         broker, rng = epoch.to_bytes(16, "big"), random.Random(self.seed)
-        return BrokerCore(broker, epoch, rng, self.bounds, {"pid": 1}, contents)
+        roster = None if self.notes is None else Roster(self.notes)
+        return BrokerCore(broker, epoch, rng, self.bounds, {"pid": 1}, contents, roster)
 
     # --- Peers ------------------------------------------------------------------------------------
 
@@ -101,6 +107,9 @@ class World:
         for effect in effects:
             if isinstance(effect, Log):
                 self.logs.append(effect)
+                continue
+            if isinstance(effect, NoteAgent):
+                self.noted.append(effect)
                 continue
             if isinstance(effect, Append):
                 assert self.journal is not None
