@@ -51,7 +51,7 @@ class Marked(io.FileIO):
     def write(self, data: Buffer, /) -> int:
         """Write all of it, between two marks while a task runs."""
         task_id = self._running()
-        if task_id is None or _where(self.fileno()) != self._where:
+        if task_id is None or not self.is_here():
             return super().write(data)
         plain = bytes(data)
         left = memoryview(b"".join((MARK, task_id.hex().encode(), MARK, plain, _END)))
@@ -61,6 +61,10 @@ class Marked(io.FileIO):
                 break
             left = left[written:]
         return len(plain)
+
+    def is_here(self) -> bool:
+        """Whether it leads to the agent: user code may have put a file of its own there."""
+        return _where(self.fileno()) == self._where
 
 
 Aside = Callable[[], "dict[int, str] | None"]
@@ -88,12 +92,19 @@ class MarkedText(io.TextIOWrapper):
             return super().write(text)
         fd = self._marked.fileno()
         whole, newline, rest = (aside.get(fd, "") + text).rpartition("\n")
+        piece = ""
         if len(rest) > LINE_BYTES_MAX:
-            whole, newline, rest = whole + newline + rest, "", ""
+            piece, rest = rest, ""
         aside[fd] = rest
         if whole or newline:
             self.put(whole + newline)
+        if piece:
+            self.put_line(piece)
         return len(text)
+
+    def put_line(self, text: str) -> None:
+        """Write this as a line of its own, so that what another task writes next is none of it."""
+        self.put(f"{text}\n" if self._marked.is_here() else text)
 
     def put(self, text: str) -> None:
         """Write this at once, behind what waits to be flushed."""
@@ -116,7 +127,7 @@ def spill(aside: dict[int, str]) -> None:
     """A task of those ends: what it wrote and is no whole line."""
     for fd, rest in aside.items():
         if rest and fd in _texts:
-            _texts[fd].put(rest)
+            _texts[fd].put_line(rest)
     aside.clear()
 
 
