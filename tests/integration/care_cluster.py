@@ -49,9 +49,9 @@ Start: TypeAlias = Callable[..., Up]
 
 
 @contextmanager
-def starting(starter: Starter) -> Iterator[Start]:
+def starting(starter: Starter, more: str = "") -> Iterator[Start]:
     """Starts clusters with some workers; each is stopped in order at the end."""
-    (starter.folder / "care_app.py").write_text(APP)
+    (starter.folder / "care_app.py").write_text(APP + more)
     running: list[Up] = []
 
     def started(*arguments: str) -> Up:

@@ -57,6 +57,14 @@ def command(
     return exits.OK
 
 
+def _does(answer: Mapping[str, Any]) -> str:
+    """What a worker does that should have answered: nothing, or several tasks side by side."""
+    if answer["function"] is None:
+        return "runs nothing"
+    since = duration(answer["since_ms"])
+    return f"runs {answer['function']}[{answer['task'][:8]}] since {since}, with others or alone,"
+
+
 def _tell_worker(answer: Mapping[str, Any], quiet: bool, as_json: bool) -> int:
     took_us = answer["round_trip_us"]
     name = f"worker {answer['worker']} (pid {answer['pid']})"
@@ -70,5 +78,5 @@ def _tell_worker(answer: Mapping[str, Any], quiet: bool, as_json: bool) -> int:
         if not quiet:
             click.echo(f"{name} runs {task}, and answers when that ends")
     elif not quiet:
-        complain(f"{name} runs nothing and does not answer", "evener ping")
+        complain(f"{name} {_does(answer)} and does not answer", "evener ping")
     return exits.OK if answer["busy"] or took_us is not None else exits.UNREACHABLE
