@@ -215,6 +215,19 @@ def test_the_window_grows_while_nobody_answers_and_not_beyond_what_recovery_allo
     assert RECONNECT_AGENT_MAX_NS < RECOVERY_NS
 
 
+def test_it_beats_with_the_broker_when_that_is_nearly_due_anyway() -> None:
+    """Which finds the beats of many agents together, as it had its own for them in one turn."""
+    bench = Bench().open()
+    bench.tick(1_000)
+    bench.now_ns += 700_000_000
+    assert sent(bench.say(m.Heartbeat())) == []
+    bench.now_ns += 60_000_000
+    assert [type(x) for x in sent(bench.say(m.Heartbeat()))] == [m.Heartbeat]
+    assert sent(bench.say(m.Heartbeat())) == []
+    assert sent(bench.tick(990)) == [], "the next one is due a second after that"
+    assert [type(x) for x in sent(bench.tick(10))] == [m.Heartbeat]
+
+
 def test_facts_of_workers_are_told_when_they_change_and_now_and_then() -> None:
     bench = Bench().open()
     often = FACTS_AGAIN_NS // HEARTBEAT_NS

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from evener_wire import messages as m
 from evener_wire.limits import HEARTBEAT_NS, MILLISECOND_NS, SECOND_NS
@@ -35,6 +35,10 @@ from evener_worker.slots import MAY_HOLD, SlotState
 from evener_worker.stopping import Stopping
 from evener_worker.streams import Streams
 from evener_worker.watch import Watch, running
+
+# How much earlier than due an agent says that it lives, to say so right after the broker did. More:
+# more of them. Fewer: the broker wakes up for each idle agent by itself.
+_BEAT_EARLY_NS: Final = HEARTBEAT_NS // 4
 
 
 class AgentCore:
@@ -104,7 +108,7 @@ class AgentCore:
             m.Taken: self.streams.on_taken,
             m.Drain: lambda drain: self.ending.drain(drain.reason, 0),
             m.Query: self.questions.on_query,
-            m.Heartbeat: lambda _: None,
+            m.Heartbeat: self._on_heartbeat,
             m.Goodbye: lambda _: None,  # the broker stops; silence or RESYNC tells the rest
         }
 
@@ -224,6 +228,11 @@ class AgentCore:
         if not self.ending.draining:
             # What `evener ls workers` shows of them follows at once, not with the next second.
             self.session.beat_at_ns = self.ledger.now_ns
+
+    def _on_heartbeat(self, heartbeat: m.Heartbeat) -> None:
+        """The broker has its beats for many agents in one turn: so it finds the answers in few."""
+        if self.ledger.now_ns >= self.session.beat_at_ns - _BEAT_EARLY_NS:
+            self._beat()
 
     def _beat(self) -> None:
         now_ns = self.ledger.now_ns
