@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Final
 
 import psutil
@@ -26,6 +26,7 @@ _RESULT: Final = b"\x91\xc0"
 _BATCH: Final = 500
 _SLOTS: Final = 4
 _WAIT_MS: Final = 30_000
+_LINGER_MS: Final = 1_000
 
 
 class Peer:
@@ -67,8 +68,10 @@ class Peer:
         return envelope.message
 
     def close(self) -> None:
-        """Leave."""
-        self.socket.close()
+        """Leave, and say so: an agent that is only gone is waited for."""
+        if not self.socket.closed:
+            self.send(m.Goodbye("the benchmark is over"))
+            self.socket.close(_LINGER_MS)
 
 
 class Broker:
@@ -143,18 +146,20 @@ def lives(count: int, depth: int) -> Iterator[Measure]:
     """Whole lives of no-op tasks, `depth` of them in the broker at a time, batches as they come."""
     with ExitStack() as stack:
         broker = Broker(stack)
-        client, agent = broker.peer("client"), broker.peer("agent")
-        agent.send(m.Offer(_SLOTS, False, ("default",), [("work.noop", None)], ()))
-        poller = zmq.Poller()
-        poller.register(client.socket, zmq.POLLIN)
-        poller.register(agent.socket, zmq.POLLIN)
-        live(client, agent, poller, 2_000, depth)
 
         def measure() -> Sample:
-            before_us, start = cpu_us(broker.process), time.perf_counter()
-            live(client, agent, poller, count, depth)
-            seconds = time.perf_counter() - start
-            used_us = cpu_us(broker.process) - before_us
+            # Sessions of their own: peers that only speak when they have something to say would be
+            # found silent while others are measured.
+            with closing(broker.peer("client")) as client, closing(broker.peer("agent")) as agent:
+                agent.send(m.Offer(_SLOTS, False, ("default",), [("work.noop", None)], ()))
+                poller = zmq.Poller()
+                poller.register(client.socket, zmq.POLLIN)
+                poller.register(agent.socket, zmq.POLLIN)
+                live(client, agent, poller, 2_000, depth)
+                before_us, start = cpu_us(broker.process), time.perf_counter()
+                live(client, agent, poller, count, depth)
+                seconds = time.perf_counter() - start
+                used_us = cpu_us(broker.process) - before_us
             return {"cpu_us_per_task": used_us / count, "tasks_per_s": count / seconds}
 
         yield measure
