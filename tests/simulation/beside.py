@@ -1,8 +1,8 @@
 """Attempts side by side in one simulated worker: lanes, bodies that end in any order, one death.
 
-Rules of this file: it does what `evener_worker/sharing.py` and `threads.py` do. It knows what runs
-in the process, and so judges whether that may be (I10): never more than a worker has to give, and
-nothing beside what needs it whole.
+Rules of this file: it does what `evener_worker/sharing.py`, `threads.py` and `yields.py` do. It
+knows what runs in the process, and so judges whether that may be (I10): never more than a worker
+has to give, and nothing beside what needs it whole.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from evener_wire import messages as m
 from evener_worker import channel as c
 from evener_worker import events as e
 from evener_worker.attempts import Attempt
+from tests.simulation.streams import Yielding
 from tests.simulation.truth import Run, Truth, result_of
 from tests.simulation.world import MS, Violation, World
 
 _SEEN_NS: Final = 3 * MS
+_STEP_NS: Final = 8_000
 
 Later = Callable[[int, Callable[[Any], None], Any], None]
 
@@ -28,7 +30,7 @@ Later = Callable[[int, Callable[[Any], None], Any], None]
 class Lane:
     """One attempt, and the run of its body."""
 
-    __slots__ = ("item", "lane", "number", "outcome", "run")
+    __slots__ = ("each_ns", "item", "lane", "number", "outcome", "run", "yielding")
 
     def __init__(self, number: int, lane: int, item: Any, run: Run) -> None:
         self.number: Final = number
@@ -36,6 +38,8 @@ class Lane:
         self.item: Final = item
         self.run: Final = run
         self.outcome = 0  # once it is flagged
+        self.yielding: Yielding | None = None
+        self.each_ns = 0  # between two of its values
 
 
 class Beside:
@@ -87,8 +91,10 @@ class Beside:
     def _plan(self, slot: int, begun: Lane, slow: int) -> None:
         body = begun.run.ticket.body
         nth = len(begun.run.ticket.runs)
-        run_ns = max(8_000, body.run_ns) * slow
-        if body.failures < nth <= body.failures + body.deaths:
+        run_ns = max(_STEP_NS, body.run_ns) * slow
+        if body.values:
+            self._begin_to_yield(slot, begun, run_ns)
+        elif body.failures < nth <= body.failures + body.deaths:
             self._later(run_ns, self._on_fatal, begun)
         else:
             outcome = m.FAILED if nth <= body.failures else m.DONE
@@ -108,6 +114,50 @@ class Beside:
         if begun is not None and begun.run.ticket.body.deaf < 2:
             self._world.hit("one of many interrupted")
             self._on_end((slot, begun, begun.outcome))
+
+    # --- Generators -------------------------------------------------------------------------------
+
+    def _begin_to_yield(self, slot: int, begun: Lane, run_ns: int) -> None:
+        """Those that fail or die do so when half of their values are out."""
+        body, falls = begun.run.ticket.body, not _is_well(begun)
+
+        def tell(index: int, more: bool, payload: m.Payload) -> None:
+            self._tell(e.Yielded(slot, begun.number, index, more, payload))
+
+        def over() -> None:
+            self._on_end((slot, begun, m.FAILED if falls else m.DONE))
+
+        count = body.values // 2 if falls else body.values
+        heard_ns = self._truth.heard_ns
+        begun.yielding = Yielding(self._world, begun.run, count, heard_ns, tell, over)
+        begun.each_ns = max(_STEP_NS, run_ns // body.values)
+        if sum(other.yielding is not None for other in self.running.values()) > 1:
+            self._world.hit("generators side by side")
+        self._later(begun.each_ns, self._on_yield, begun)
+
+    def _on_yield(self, begun: Lane) -> None:
+        yielding = begun.yielding
+        if self.running.get(begun.number) is not begun or yielding is None:
+            return
+        if yielding.proceed():
+            self._later(begun.each_ns, self._on_yield, begun)
+        elif not yielding.waits:
+            body, nth = begun.run.ticket.body, _nth(begun)
+            if body.failures < nth <= body.failures + body.deaths:
+                self._on_fatal(begun)
+            else:
+                yielding.end(well=_is_well(begun))
+
+    def taken(self, number: int, upto: int) -> bool:
+        """The agent says what the reader of one took; False if none of this number runs."""
+        begun = self.running.get(number)
+        if begun is None or begun.yielding is None:
+            return False
+        begun.yielding.taken(upto)
+        if begun.yielding.waits:
+            begun.yielding.waits = False
+            self._on_yield(begun)
+        return True
 
     # --- Ends -------------------------------------------------------------------------------------
 
@@ -157,6 +207,17 @@ class Beside:
     def pages(self, lanes: Sequence[int]) -> dict[int, e.Page]:
         """What lanes say."""
         return {lane: e.Page(*self.started.get(lane, (0, 0))) for lane in lanes}
+
+
+def _nth(begun: Lane) -> int:
+    """Which run of its task this is, from 1."""
+    return begun.run.ticket.runs.index(begun.run) + 1
+
+
+def _is_well(begun: Lane) -> bool:
+    """Whether this run neither fails nor dies."""
+    body = begun.run.ticket.body
+    return _nth(begun) > body.failures + body.deaths
 
 
 def pairs_of(attempts: Sequence[Attempt], lanes: Sequence[int]) -> list[tuple[int, Any]]:

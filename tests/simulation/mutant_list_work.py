@@ -41,6 +41,13 @@ WORK_MUTANTS: Final = (
         "            if client.gone or task.tries.facts == VALUES_DROPPED:\n",
         "            if client.gone:\n",
     ),
+    Mutant(
+        "of generators side by side the last one's values are those of all",
+        "evener_worker.shares",
+        "        return shared.attempt\n    head = slot.handed[0] if slot.handed else None\n",
+        "        return next(reversed(slot.shared.values())).attempt\n"
+        "    head = slot.handed[0] if slot.handed else None\n",
+    ),
     # --- Care of workers --------------------------------------------------------------------------
     Mutant(
         "all workers that reached a limit leave at a time",

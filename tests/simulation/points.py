@@ -79,6 +79,7 @@ _CLUSTER: Final = (
     "counter sessions_silent",
     "crash between two effects",
     "generator waits for its reader",
+    "generators side by side",
     "ghost message of a dead connection",
     "id of another client's task",
     "message lost with the tail of a connection",

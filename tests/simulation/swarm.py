@@ -181,6 +181,9 @@ def draw(seed: int, profile: str = "usual") -> Swarm:
         names = [name for name in SHARED if rng.random() < 0.6]
         swarm.shares = {name: rng.choice((1, 2, 3, 8, 50)) for name in names}
     swarm.mean_s |= _means(rng, LATER, stretch)
+    together = rng.random() < 0.5
+    if swarm.streams and together:
+        swarm.shares["app.stream"] = rng.choice((2, 8, 50))
     return swarm
 
 

@@ -284,6 +284,8 @@ class SimWorker:
 
     def _on_taken(self, what: tuple[int, int, int]) -> None:
         token, sequence, upto = what
+        if self.beside.taken(sequence, upto):
+            return
         yielding = self._yielding
         if token != self._token or sequence != self._sequence or yielding is None:
             return
