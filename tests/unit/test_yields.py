@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 from typing import Any, cast
 
 import pytest
 
+from evener.execution import Executed, Execution
+from evener.payload import decode_value, encode_call
 from evener_wire.limits import STREAM_VALUES_MAX
 from evener_wire.messages import CANCELLED, Frames, Payload
 from evener_worker.limits import SHARED_STREAM_BYTES_MAX
+from evener_worker.page import PAGE_BYTES
+from evener_worker.sharing import Beside
+from evener_worker.threads import Threads
 from evener_worker.yields import LoopStream, ThreadStream
 from tests.support import wait_until
 
@@ -190,6 +197,56 @@ def test_a_thread_whose_task_is_to_end_waits_no_more_once_it_is_rung() -> None:
     threaded.outcome = CANCELLED
     threaded.stream.ring()
     threaded.over()
+
+
+class Collecting:
+    """An outlet that takes all at once."""
+
+    def __init__(self, values: list[Any]) -> None:
+        self._values = values
+
+    def begin(self) -> None:
+        self._values.append("begins")
+
+    def value(self, payload: Payload) -> None:
+        self._values.append(decode_value(payload, trusted=True))
+
+    def end(self) -> None:
+        self._values.append("ends")
+
+    def drain(self) -> None:
+        self._values.append("drained")
+
+
+def test_an_idle_thread_keeps_nothing_of_what_it_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt may have large arguments, and the next one may come tomorrow."""
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # see `on_over`
+    values: list[Any] = []
+    outlets: list[weakref.ref[Collecting]] = []
+    over: SimpleQueue[tuple[Beside, bool]] = SimpleQueue()
+
+    def outlet_of(attempt: Beside) -> Collecting:
+        outlet = Collecting(values)
+        outlets.append(weakref.ref(outlet))
+        return outlet
+
+    def on_over(attempt: Beside, executed: Executed) -> None:
+        over.put((attempt, any(outlet() for outlet in outlets)))
+        if attempt.number == 2:
+            raise SystemExit  # it ends its thread, which would wait for ever
+
+    threads = Threads(Execution({"f": iter_two}), outlet_of, on_over)
+    cells = memoryview(bytearray(PAGE_BYTES)).cast("Q")
+    for number in (1, 2):
+        threads.start(Beside(number, cells, (bytes(16), 1, "f", encode_call("f", ()), 0, 0)))
+        attempt, is_kept = over.get(timeout=20)
+        assert not is_kept
+        threads.ended(attempt)
+    assert values == ["begins", 1, 2, "ends"] * 2
+
+
+def iter_two() -> Iterator[int]:
+    yield from (1, 2)
 
 
 def test_memory_that_its_generator_uses_again_is_copied() -> None:

@@ -287,6 +287,7 @@ class Sharing:
         if os.getpid() != self._pid:
             os._exit(0)  # a child that user code forked and did not end
         attempt.over = True
+        attempt.stream = None  # it holds the attempt, and so the attempt itself
         if attempt.task is None:
             self._threads.ended(attempt)
         if attempt.told:  # it stopped because it was told to, whatever it returned

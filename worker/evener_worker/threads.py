@@ -103,6 +103,7 @@ class Threads:
         while True:
             turn = self._queue.get()
             executed = copy_context().run(self._run, execution, turn, thread_id)
+            execution.outlet = None
             self._on_over(turn.attempt, executed)
             del turn, executed
 
