@@ -109,10 +109,7 @@ class Lifecycle:
         elif self._is_overdue(task) and outcome != m.FAILED:
             self._expire(task, "total", task.options.deadline_ms)
         elif outcome == m.RETURNED:
-            # Nobody wrote that down: an earlier broker may have heard it, and sent it elsewhere.
-            is_old = m.epoch_of(task.fence) < self._tables.epoch and not task.options.at_most_once
-            if not is_old or not self.may_be_elsewhere(task):
-                self._put_back(task)
+            self._put_back(task)
         elif outcome == m.LOST:
             self._after_loss(task, facts or {})
         elif outcome == m.CANCELLED and task.options.deadline_ms:
@@ -168,17 +165,24 @@ class Lifecycle:
         """Hold a task for a delay with jitter: what failed together does not come together."""
         delay_ns = min(delay_ns, _DELAY_MAX_NS)
         delay_ns = delay_ns // 2 + self._tables.rng.randrange(delay_ns // 2 + 1)
-        self._tables.move(task, Cause.RETRY)
-        self._note_tries(task)
-        self._renumber(task)
         tries = task.own_tries()
         tries.expires_ns = 0
         tries.again_ns = self._tables.now_ns + delay_ns
+        if self._waits_for_others(task):
+            return
+        self._tables.move(task, Cause.RETRY)
+        self._note_tries(task)
+        self._renumber(task)
         self._tables.timers.set(tries.again_ns, self.release, task)
 
     def release(self, task: Task) -> None:
         """The moment came for which a task was held: it goes to its place in line."""
-        if task.state is State.HELD:
+        if task.state is not State.HELD:
+            return
+        again_ns = task.tries.again_ns
+        if self._tables.now_ns < again_ns:
+            self._tables.timers.set(again_ns, self.release, task)  # it waited for others, too
+        else:
             self._line_up(task, Cause.RELEASE)
 
     def _put_back(self, task: Task) -> None:
@@ -186,13 +190,22 @@ class Lifecycle:
             self._lose(task, "unknown", {}, "its worker is gone, and it may be dispatched once")
         elif m.attempt_of(task.fence) >= m.ATTEMPTS_MAX:
             self._lose(task, "attempts", {}, f"{m.ATTEMPTS_MAX} attempts led to nothing")
-        else:
+        elif not self._waits_for_others(task):
             self._line_up(task, Cause.RETURN)
+
+    def _waits_for_others(self, task: Task) -> bool:
+        """Whether a task may run elsewhere although an attempt of an earlier broker is over.
+
+        That broker may have heard what we heard now, and nobody wrote it down; or it gave the agent
+        up. Then it began another attempt, with somebody who did not tell yet.
+        """
+        return m.epoch_of(task.fence) < self._tables.epoch and self.may_be_elsewhere(task)
 
     def _note_tries(self, task: Task) -> None:
         """Its counts changed: they must outlive the broker before it runs again."""
         if task.state not in TERMINAL:
-            task.own_tries().settled = task.fence
+            tries = task.own_tries()
+            tries.settled = max(tries.settled, task.fence)
             self._tables.commits.tried(task)
 
     def _renumber(self, task: Task) -> None:

@@ -100,7 +100,11 @@ class Checkers:
 
     def on_restored(self, ticket: Ticket) -> None:
         """A new broker has it from the journal, and it has not ended."""
-        self._order.accepted(ticket)
+        durable = self._watch.durable
+        assert durable is not None
+        self._order.claimed(ticket)
+        if not durable.is_spent(ticket):
+            self._order.accepted(ticket)
 
     def on_adopted(self, ticket: Ticket) -> None:
         """An agent has it, from an earlier broker."""

@@ -29,6 +29,17 @@ CORPUS: Final[dict[Choice, str]] = {
     Choice(
         152
     ): "checker: a task whose dispatch was written and never left was to go before others",
+    Choice(
+        170
+    ): "broker: an attempt that came back after a restart was over, and not in the journal",
+    Choice(
+        63
+    ): "broker: an old attempt that died was begun anew while a later one went on elsewhere",
+    Choice(71): "checker: what stood behind claims of an earlier broker was passed over while held",
+    Choice(74): "checker: what a late agent had was called given up before its client claimed it",
+    Choice(
+        200
+    ): "broker: an attempt that came back after a restart was over, and not in the journal",
     Choice(1186): "simulation: nothing was accepted, because the journal still failed at the end",
     Choice(
         1204

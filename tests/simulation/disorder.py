@@ -1,6 +1,7 @@
-"""Restarts of the broker in the worst moment: while bodies run, and with clients that come late.
+"""Restarts of the broker in the worst moment: while bodies run, and with peers that come late.
 
-Rules of this file: what the next broker hears of a task it hears from several, one after the other.
+Rules of this file: what the next broker hears of a task it hears from several, one after the other,
+and each order of that must come up.
 """
 
 from __future__ import annotations
@@ -52,8 +53,21 @@ class Disorder:
         if not any(w.run is not None for agent in self._agents for w in agent.workers.values()):
             self._world.after(20 * MS, "fault", self._look, (rng, left - 1))
         elif struck := self._crash(rng):
-            # Most learn the address of the next broker long after the agents did.
-            late = [client.name for client in self._clients if rng.random() < 0.8]
-            for name in late:
-                self._network.stall_names(name, int(SECOND * 20 ** rng.random()))
-            self._world.fault("clients late", f"{struck}, {late}")
+            late = self._delay(rng)
+            self._kill(rng)
+            self._world.fault("late peers", f"{struck}, {late}")
+
+    def _delay(self, rng: random.Random) -> list[str]:
+        """Some agents learn the address of the next broker late, and most clients even later."""
+        late = [agent.name for agent in self._agents if rng.random() < 0.3]
+        late += [client.name for client in self._clients if rng.random() < 0.8]
+        for name in late:
+            self._network.stall_names(name, int(SECOND * 20 ** rng.random()))
+        return late
+
+    def _kill(self, rng: random.Random) -> None:
+        """Workers die with work in their hands: what has not started comes back."""
+        for agent in self._agents:
+            busy = [w for _, w in sorted(agent.workers.items()) if w.run is not None]
+            if busy and rng.random() < 0.5:
+                rng.choice(busy).die(signal=9)

@@ -63,7 +63,7 @@ class Durability:
     def began(self, epoch: int) -> list[Ticket]:
         """I5: whatever broke, what was promised is there, and not in an earlier state.
 
-        Returns what is open and may still be dispatched, in the order of acceptance.
+        Returns what is open, in the order of acceptance.
         """
         self._is_new = True
         self._spent.clear()
@@ -102,17 +102,21 @@ class Durability:
                 ticket.accepted[epoch] = (task.number - _EARLIER, self._world.now, True)
             if ticket in self._told:
                 ticket.told[epoch] = self._told[ticket]
-            if task.state is not None:
-                continue
-            if task.dispatched:
-                # Its RUN may have left before the crash or not, and nobody can know: it runs where
-                # an agent has it, or it is lost. It stands in no line, so nobody can overtake it.
-                self._spent.add(ticket)
-                if not ticket.sent:
-                    self._world.hit("dispatch in the journal that never left")
-            else:
+            if task.state is None:
                 waiting.append(ticket)
+                self._note_dispatch(ticket, task)
         return waiting
+
+    def _note_dispatch(self, ticket: Ticket, task: KeptTask) -> None:
+        if task.dispatched:
+            self._spent.add(ticket)
+            if not ticket.sent:
+                self._world.hit("dispatch in the journal that never left")
+
+    def is_spent(self, ticket: Ticket) -> bool:
+        """Whether its RUN may have left before the crash, and nobody can know: it runs where an
+        agent has it, or it is lost. It stands in no line, so nobody can overtake it."""
+        return ticket in self._spent
 
     def on_turn(self, core: BrokerCore) -> None:
         """I23: what counts as taken after a restart was told to its client before."""

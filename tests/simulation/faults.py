@@ -64,7 +64,7 @@ class Faults:
             "partition down": lambda rng: self._partition(rng, up=False, down=True),
             "broker crash": lambda rng: self._broker_crash(rng, host=False),
             "broker host crash": lambda rng: self._broker_crash(rng, host=True),
-            "clients late": disorder.strike,
+            "late peers": disorder.strike,
             "broker pause": lambda rng: self._pause(rng, [broker], 100 * 100 ** rng.random()),
             "broker stall": lambda rng: self._pause(rng, [broker], rng.uniform(20, 1_500)),
             "agent crash": lambda rng: self._crash(rng, agents, host=False),

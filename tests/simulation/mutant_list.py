@@ -78,8 +78,8 @@ MUTANTS: Final = (
     Mutant(
         "returned work is charged like a crash",
         "evener_broker.lifecycle",
-        "                self._put_back(task)\n        elif outcome == m.LOST:",
-        "                self._after_loss(task, {})\n        elif outcome == m.LOST:",
+        "            self._put_back(task)\n        elif outcome == m.LOST:",
+        "            self._after_loss(task, {})\n        elif outcome == m.LOST:",
     ),
     Mutant(
         "losses are not counted",

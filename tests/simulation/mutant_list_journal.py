@@ -17,6 +17,18 @@ JOURNAL_MUTANTS: Final = (
         "        return False\n",
     ),
     Mutant(
+        "after a loss a task begins anew while others may have it",
+        "evener_broker.lifecycle",
+        "        elif not self._waits_for_others(task):\n",
+        "        else:\n",
+    ),
+    Mutant(
+        "what came back after a restart is over in memory alone",
+        "evener_broker.recovery",
+        "        self._tables.commits.tried(task)  # a broker that comes after us",
+        "        # a broker that comes after us",
+    ),
+    Mutant(
         "ACCEPTED before it is on disk",
         "evener_broker.saving",
         "        elif turn.records:\n            commits.turn = Promises()\n",

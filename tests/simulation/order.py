@@ -29,6 +29,8 @@ class Order:
         self._returned: dict[_Line, dict[Ticket, None]] = {}
         self._sent: list[Ticket] = []
         self._skipped: dict[tuple[str, _Place], int] = {}
+        # Who waits there for agents to tell what an earlier broker gave them.
+        self._claims: set[tuple[str, _Place]] = set()
 
     def _renew(self) -> None:
         if self._watch.epoch != self._epoch:
@@ -38,11 +40,19 @@ class Order:
             self._returned.clear()
             self._sent.clear()
             self._skipped.clear()
+            self._claims.clear()
+
+    def claimed(self, ticket: Ticket) -> None:
+        """An earlier broker had it: what comes behind it is not ready before agents had time."""
+        self._renew()
+        self._claims.add((ticket.owner, _place(ticket)))
 
     def accepted(self, ticket: Ticket) -> None:
         """It has its place now, unless it may leave it unseen."""
         self._renew()
         self._clients[ticket.owner] = None
+        if ticket.accepted[self._epoch][2]:
+            self.claimed(ticket)
         options = ticket.options
         may_leave = options.expires_ms or options.deadline_ms
         if may_leave or ticket.item[1] in ("app.nobody", "app.special"):
@@ -112,6 +122,8 @@ class Order:
             place = (line[1], line[2])
             if not waiting or (line[0], place) in owners:
                 continue
+            if (line[0], place) in self._claims and self._world.now < self._watch.until_ns:
+                continue  # it may be held, and is not ready
             passed = sum(_place(t) == place and t.item[1] == line[3] for t in young)
             if passed:
                 count = self._skipped.get((line[0], place), 0) + passed

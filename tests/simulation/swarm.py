@@ -52,7 +52,7 @@ FAULTS: Final[dict[str, tuple[float, float]]] = {
 
 # The same, and drawn after everything else: what earlier seeds drew is what it was.
 LATER: Final[dict[str, tuple[float, float]]] = {
-    "clients late": (2, 15),
+    "late peers": (2, 15),
 }
 
 # Kinds that hold for the whole run of a seed, by a number that says how much.

@@ -354,7 +354,8 @@ class Watch:
                 self.judge.on_verdict(tap, why)
                 for ticket, sent in tap.open.values():
                     sent.given_up = True
-                    sent.given_up_in = self.epoch
+                    # Before its client claimed it nobody else could get it.
+                    sent.given_up_in = self.epoch if self.epoch in ticket.accepted else 0
                     ticket.vanished += 1
                     key = (ticket.id, sent.fence)
                     ticket.vanished_started += any(run.key == key for run in ticket.runs)

@@ -49,6 +49,32 @@ def test_an_attempt_that_comes_back_waits_for_others_to_tell_of_a_later_one(worl
     assert client.end(1) == "done"
 
 
+@pytest.mark.parametrize("outcome", [m.RETURNED, m.LOST, m.CANCELLED, m.FAILED, m.TIMED_OUT])
+def test_whatever_an_old_attempt_came_to_a_later_one_that_is_told_of_goes_on(
+    world: World, outcome: int
+) -> None:
+    """I7, I23: the task runs again only when nobody has it. Found by simulation."""
+    first, client = reporting(world, held()), world.client()
+    client.submit(1, again=True, retries=3, retry_delay_ms=0)
+    first.say(result(outcome=outcome))
+    assert world.state(1) == "held"
+    second = reporting(world, held(fence=OLD + 1), name="other")
+    assert world.task(1).fence == OLD + 1
+    second.done(1)
+    assert client.end(1) == "done"
+
+
+def test_the_delay_of_a_retry_is_no_shorter_because_others_are_waited_for(world: World) -> None:
+    first, client = reporting(world, held()), world.client()
+    client.submit(1, again=True, retries=3, retry_delay_ms=20_000)
+    first.say(result(outcome=m.FAILED))
+    world.pass_ms(9_900)
+    assert world.state(1) == "held"
+    world.pass_ms(10_200)
+    assert m.epoch_of(world.task(1).fence) == 2
+    assert world.state(1) == "assigned"
+
+
 def test_an_attempt_that_comes_back_and_that_nobody_else_has_runs_again(world: World) -> None:
     agent, client = reporting(world, held()), world.client()
     client.submit(1, again=True)
