@@ -37,6 +37,17 @@ async def chunks(path: str) -> AsyncGenerator[bytes, None]:
     yield path.encode()
 
 
+@app.task(concurrency=50)
+async def feeds(path: str) -> AsyncIterator[int]:
+    yield len(path)
+
+
+@app.task(threads=16)
+def rows(path: str) -> Generator[str, None, int]:
+    yield path
+    return 1
+
+
 @app.task
 def plain(path: str) -> int:
     return len(path)
@@ -50,6 +61,8 @@ def streams(client: evener.Client) -> None:
     assert_type(client.submit(parts, "x").stream(), Stream[bytes])
     assert_type(client.submit(pages, "x").stream(), Stream[tuple[int, str]])
     assert_type(client.submit(chunks, "x").stream(), Stream[bytes])
+    assert_type(client.submit(feeds, "x").stream(), Stream[int])
+    assert_type(client.submit(rows, "x").stream(), Stream[str])
     for line in client.submit(lines, "x").stream():
         assert_type(line, str)
     assert_type(client.submit("streams.lines", "x").stream(), Stream[Any])
