@@ -188,13 +188,12 @@ class BrokerCore:
             tables.counters["messages_quarantined"] += 1
             return
         if type(message) is m.Hello:
+            self._manners.on_hello(event.peer)
             self._sessions.hello(event.peer, message)
             return
         session = tables.sessions.get(event.peer)
         if session is None:
-            tables.counters["messages_unknown_peer"] += 1
-            if type(message) is not m.Resync:
-                tables.outbox.send_outside(event.peer, m.Resync("unknown session"))
+            self._manners.without_session(event.peer, message)
             return
         verdict = session.sequence.judge(event.envelope.session, number)
         if verdict is Verdict.TAKE:

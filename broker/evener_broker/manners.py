@@ -10,10 +10,12 @@ from typing import Final
 
 from evener_broker.events import Flooding, Malformed, Peer
 from evener_broker.quarantine import Quarantine
+from evener_broker.rates import Rates
 from evener_broker.records import Session
 from evener_broker.sessions import Sessions
 from evener_broker.tables import Tables
 from evener_wire import messages as m
+from evener_wire.limits import RESYNC_AGAIN_NS
 
 
 class Manners:
@@ -23,6 +25,7 @@ class Manners:
         self._tables = tables
         self._sessions = sessions
         self.quarantine: Final = Quarantine(tables.timers)
+        self._resyncs: Final = Rates(1, RESYNC_AGAIN_NS)
 
     def on_malformed(self, event: Malformed) -> None:
         """Bytes came that are no message."""
@@ -35,6 +38,24 @@ class Manners:
         if session is not None:
             self._violation(session, event.reason)
         self._note_error(event.peer)
+
+    def without_session(self, peer: Peer, message: m.Message) -> None:
+        """A connection without a session says something: it shall begin with HELLO.
+
+        It hears that once for all that is on the way, and again when it goes on.
+        """
+        counters = self._tables.counters
+        counters["messages_unknown_peer"] += 1
+        if type(message) is m.Resync:
+            return  # an answer to that would go to and fro for ever
+        if self._resyncs.excess(peer, self._tables.now_ns):
+            counters["resyncs_withheld"] += 1
+        else:
+            self._tables.outbox.send_outside(peer, m.Resync("unknown session"))
+
+    def on_hello(self, peer: Peer) -> None:
+        """It knows: what it says without a session from now on is something else."""
+        self._resyncs.forget(peer)
 
     def forbidden(self, session: Session, text: str) -> None:
         """A message came that its sender may not send."""

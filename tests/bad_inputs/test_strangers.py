@@ -165,7 +165,8 @@ def test_t5_a_stream_cut_at_every_byte(live: Live) -> None:
 
 def test_t5_what_follows_a_session_on_another_connection_is_nobodys(live: Live) -> None:
     """The newest HELLO of an instance has the session; what the older connection says is void."""
-    with live.attacked(sessions_opened=2, messages_unknown_peer=2) as attacker:
+    counted = {"sessions_opened": 2, "messages_unknown_peer": 2}
+    with live.attacked("resyncs_withheld", **counted) as attacker:
         first, second = attacker(), attacker()
         second.instance = first.instance
         first.hello()
@@ -177,9 +178,8 @@ def test_t5_what_follows_a_session_on_another_connection_is_nobodys(live: Live) 
 
 
 def test_t5_messages_of_a_session_replayed_in_it_and_beside_it(live: Live) -> None:
-    with live.attacked(
-        sessions_opened=1, messages_repeated=20, messages_unknown_peer=20, cancels_stale=1
-    ) as attacker:
+    counted = {"sessions_opened": 1, "messages_repeated": 20, "cancels_stale": 1}
+    with live.attacked("resyncs_withheld", messages_unknown_peer=20, **counted) as attacker:
         victim, thief = attacker(), attacker()
         victim.hello()
         victim.say(m.Cancel([(bytes(16), 0)]))

@@ -127,6 +127,10 @@ HELLOS_OF_PEER_MAX = 50
 # them in one after the other opens a session for each.
 HELLO_REPEATED_NS = 500 * MILLISECOND_NS
 
+# How often a connection that goes on without a session is told to say HELLO. Longer: it waits
+# longer for one if it did not hear that. Shorter: who sends on and never reads is owed more.
+RESYNC_AGAIN_NS = 250 * MILLISECOND_NS
+
 # A session refused for a reason that may pass is asked for again after this: at first, doubling
 # with each refusal, and at last. Shorter: whoever is refused keeps the broker busy with saying so.
 REFUSED_AGAIN_MIN_NS = 1 * SECOND_NS
@@ -323,6 +327,7 @@ assert RECONNECT_AGENT_MAX_NS < RECOVERY_NS
 assert RETRY_AFTER_MIN_NS < RETRY_AFTER_MAX_NS
 assert RETRY_AFTER_MAX_NS * 5 // 4 < SELF_FENCE_NS  # peers wait up to a quarter longer
 assert RECOVERY_NS + RETRY_AFTER_MAX_NS < RECOVERY_MAX_NS
+assert RESYNC_AGAIN_NS < HEARTBEAT_NS  # an idle peer hears it with each of its heartbeats
 assert HELLO_REPEATED_NS < HEARTBEAT_NS  # whoever says HELLO again within a second is heard
 assert SILENCE_NS < QUARANTINE_NS
 assert SILENCE_NS + RECONNECT_CLIENT_MAX_NS < CLIENT_AWAY_NS < RETENTION_NS

@@ -18,9 +18,10 @@ from evener_wire.limits import (
     PROTOCOL_ERRORS_MAX,
     PROTOCOL_ERRORS_NS,
     QUARANTINE_NS,
+    RESYNC_AGAIN_NS,
     SECOND_NS,
 )
-from tests.unit.broker.world import Agent, Client, World, task_id
+from tests.unit.broker.world import Agent, Client, Told, World, task_id
 
 MS = 1_000_000
 
@@ -214,3 +215,32 @@ def test_only_some_of_many_unknown_functions_are_looked_up() -> None:
     assert len(texts) == 100
     assert sum("Closest: demo.add" in text for text in texts) == 50
     assert all("no worker knows" in text for text in texts)
+
+
+def without_session(world: World, client: Client, count: int) -> Told:
+    """So many messages on a connection that has no session."""
+    messages = [Envelope(5, number, m.Heartbeat()) for number in range(1, count + 1)]
+    return world.turn(*(Received(client.connection, envelope) for envelope in messages))
+
+
+def test_who_has_no_session_and_goes_on_is_told_so_now_and_then() -> None:
+    """I21: an answer to each of them would wait for it here, if it does not read."""
+    world = World()
+    client = Client(world, "client")
+    resync = [(client, m.Resync("unknown session"))]
+    assert without_session(world, client, 1_000) == resync
+    assert world.counter("messages_unknown_peer") == 1_000
+    assert world.counter("resyncs_withheld") == 999
+    world.pass_ms(RESYNC_AGAIN_NS / 1e6 - 1)
+    assert without_session(world, client, 1) == []
+    world.pass_ms(1)
+    assert without_session(world, client, 1) == resync
+
+
+def test_who_loses_one_session_after_the_other_is_told_so_at_once() -> None:
+    world = World()
+    client = Client(world, "client")
+    for _ in range(3):
+        assert without_session(world, client, 2) == [(client, m.Resync("unknown session"))]
+        client.hello()
+        client.say(m.Goodbye("bye"))
