@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,6 +161,27 @@ def test_one_that_waits_for_its_reader_is_cancelled_and_the_others_go_on(
         future.cancel()
         with pytest.raises(evener.TaskCancelled):
             future.result(60)
+
+
+@pytest.mark.parametrize("function", ENDLESS, ids=named)
+def test_they_are_stopped_at_any_moment(
+    client: evener.Client, tmp_path: Path, function: Any
+) -> None:
+    """While they yield, wait for their readers, or have not begun: each is closed, once."""
+    rng = random.Random(7)
+    for turn in range(12):
+        paths = [tmp_path / f"{turn}-{number}" for number in range(4)]
+        futures = [client.submit(function, str(path)) for path in paths]
+        streams = [future.stream(60) for future in futures]
+        for stream in streams:
+            count = rng.choice((0, 0, 1, 5, STREAM_VALUES_MAX + 20, MORE))
+            assert [next(stream) for _ in range(count)] == [*range(count)]
+        for future in rng.sample(futures, 4):
+            future.cancel()
+        for path, stream in zip(paths, streams, strict=True):
+            with pytest.raises(evener.TaskCancelled):
+                list(stream)
+            assert path.exists() == Path(f"{path}.closed").exists()
 
 
 @pytest.mark.parametrize("function", [app.silent, app.silent_thread], ids=named)
