@@ -110,12 +110,14 @@ class Recovery:
     def _may_be_adopted(self, task: Task, fence: int) -> bool:
         """Whether an attempt of an earlier broker is the one that a task still waits for.
 
-        Also after the window, as long as nobody else got the task: its agent was only late.
+        Also after the window, as long as nobody else got the task: its agent was only late. Unless
+        its client knew a later broker, which may have begun another attempt.
         """
+        epoch, known = m.epoch_of(fence), task.client.last_epoch
         if fence <= task.tries.settled:
             return False
         if task.state is State.QUEUED and task.fence == self._tables.first_fence:
-            return m.epoch_of(fence) < self._tables.epoch
+            return known <= epoch < self._tables.epoch or epoch < self._tables.epoch == known
         return is_awaited(task)
 
     def _may_be_unclaimed(self, task_id: bytes, fence: int) -> bool:
@@ -164,6 +166,10 @@ class Recovery:
             return False
         del agent.orphans[task_id]
         del self._orphans[task_id]
+        until_ns = agent.late.pop(task_id, None)
+        if item[2] == m.DONE:
+            dropped = until_ns is not None and self._tables.now_ns >= until_ns
+            item = *item[:5], VALUES_DROPPED if dropped else None  # for whoever claims it
         self._placing.refresh(agent)
         if item[2] in (m.DONE, m.FAILED):
             self._results.keep(item)
@@ -203,6 +209,8 @@ class Recovery:
             del agent.orphans[task_id]
             self._adopt(task, agent, fence)
         elif result is not None:
+            if result[5] is VALUES_DROPPED:
+                task.own_tries().facts = VALUES_DROPPED
             self._lifecycle.conclude(task, result[2], result[3], result[5])
         else:
             self._await(task)

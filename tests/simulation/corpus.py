@@ -26,6 +26,7 @@ CORPUS: Final[dict[Choice, str]] = {
     Choice(
         29, omit=_LATER
     ): "broker: values that no client claimed after a restart held their worker for ever",
+    Choice(118): "broker: a late agent went on with what a later broker had begun anew elsewhere",
     Choice(
         152
     ): "checker: a task whose dispatch was written and never left was to go before others",
@@ -36,6 +37,7 @@ CORPUS: Final[dict[Choice, str]] = {
         63
     ): "broker: an old attempt that died was begun anew while a later one went on elsewhere",
     Choice(71): "checker: what stood behind claims of an earlier broker was passed over while held",
+    Choice(72): "broker: a generator whose values nobody claimed was told as done, and as whole",
     Choice(74): "checker: what a late agent had was called given up before its client claimed it",
     Choice(
         200

@@ -36,6 +36,7 @@ class Disorder:
         self._clients = clients
         self._crash = crash
         self._healed = False
+        self._until_ns: dict[str, int] = {}  # clients that are late
 
     def strike(self, rng: random.Random) -> str | None:
         """It strikes as soon as a body runs, and says so then."""
@@ -43,27 +44,37 @@ class Disorder:
         return None
 
     def heal(self) -> None:
-        """No more of this."""
+        """No more of this, but who is late comes when it comes."""
         self._healed = True
+        for name, until_ns in self._until_ns.items():
+            self._network.stall_names(name, max(0, until_ns - self._world.now))
 
     def _look(self, what: tuple[random.Random, int]) -> None:
         rng, left = what
         if self._healed or not left:
             return
-        if not any(w.run is not None for agent in self._agents for w in agent.workers.values()):
+        runs = [w.run for agent in self._agents for w in agent.workers.values() if w.run]
+        if left > _LOOKS_MAX // 2:
+            runs = [run for run in runs if run.ticket.body.values]  # rather generators
+        if not runs:
             self._world.after(20 * MS, "fault", self._look, (rng, left - 1))
         elif struck := self._crash(rng):
-            late = self._delay(rng)
+            self._delay(rng)
             self._kill(rng)
-            self._world.fault("late peers", f"{struck}, {late}")
+            self._world.fault("late peers", struck)
 
-    def _delay(self, rng: random.Random) -> list[str]:
-        """Some agents learn the address of the next broker late, and most clients even later."""
-        late = [agent.name for agent in self._agents if rng.random() < 0.3]
-        late += [client.name for client in self._clients if rng.random() < 0.8]
-        for name in late:
-            self._network.stall_names(name, int(SECOND * 20 ** rng.random()))
-        return late
+    def _delay(self, rng: random.Random) -> None:
+        """Some agents learn the address of the next broker late, and most clients even later:
+        some only when what their generators yield is dropped."""
+        for agent in self._agents:
+            if rng.random() < 0.3:
+                self._network.stall_names(agent.name, int(SECOND * 20 ** rng.random()))
+        for client in self._clients:
+            if rng.random() < 0.8:
+                seconds = 20 ** rng.random() if rng.random() < 0.65 else rng.uniform(30, 80)
+                late_ns = int(SECOND * seconds)
+                self._network.stall_names(client.name, late_ns)
+                self._until_ns[client.name] = self._world.now + late_ns
 
     def _kill(self, rng: random.Random) -> None:
         """Workers die with work in their hands: what has not started comes back."""

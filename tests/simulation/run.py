@@ -243,6 +243,7 @@ class Simulation:
             client.crash(host=False)
         if not client.alive:
             client.start()
+        self.network.link(client.name).unnamed_until = 0  # whoever is late: this one is not
         for _ in range(2):
             for name in timetable.names():
                 client.ask("schedule", {"name": name, "do": "pause"})

@@ -192,7 +192,8 @@ def fetched_is_not_told(scene: Scene) -> None:
 def result_was_taken(scene: Scene) -> None:
     ticket = scene.ticket()
     run = scene.run(ticket)
-    scene.watch.by_key[run.key][1].taken_in = scene.watch.epoch
+    sent = scene.watch.by_key[run.key][1]
+    sent.taken_in, sent.taken_ns = scene.watch.epoch, scene.world.now
     scene.send(ticket, 2)
 
 

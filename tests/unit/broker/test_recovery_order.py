@@ -6,7 +6,7 @@ import pytest
 
 from evener_wire import messages as m
 from tests.unit.broker.test_recovery import OLD, WINDOW_MS, held, reporting, result
-from tests.unit.broker.world import World, task_id
+from tests.unit.broker.world import Client, World, task_id
 
 
 @pytest.fixture
@@ -62,6 +62,23 @@ def test_whatever_an_old_attempt_came_to_a_later_one_that_is_told_of_goes_on(
     assert world.task(1).fence == OLD + 1
     second.done(1)
     assert client.end(1) == "done"
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_late_agent_goes_on_only_with_what_the_last_broker_of_the_client_began(
+    epoch: int,
+) -> None:
+    """I7. Found by simulation: what broker 1 began, broker 2 had given to another agent."""
+    world = World(epoch=3)
+    client = Client(world, "client")
+    client.epoch = 2
+    client.hello()
+    client.submit(1, again=True)
+    world.pass_ms(WINDOW_MS + 1)
+    assert world.state(1) == "queued"
+    agent = reporting(world, held(fence=m.fence_of(epoch, 1)))
+    assert world.state(1) == ("assigned" if epoch == 1 else "running")
+    assert bool(agent.got(m.Cancel)) == (epoch == 1)
 
 
 def test_the_delay_of_a_retry_is_no_shorter_because_others_are_waited_for(world: World) -> None:

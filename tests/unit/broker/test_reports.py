@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgpack
+import pytest
 
 from evener_wire import messages as m
 from evener_wire.limits import CLIENT_AWAY_NS
@@ -269,3 +270,21 @@ def test_values_that_nobody_claims_do_not_hold_their_worker_for_ever() -> None:
     client.submit(1, again=True)
     agent.say(m.Result([(task_id(1), fence, m.DONE, b"all", 5, None)]))
     assert client.facts(1) == {"values_dropped": True}
+
+
+@pytest.mark.parametrize("wait_ms", [0, CLIENT_AWAY_NS / 1e6])
+def test_who_claims_a_generator_after_its_end_hears_whether_its_values_were_dropped(
+    wait_ms: float,
+) -> None:
+    """I22. Found by simulation: it was told as done, and its reader had half of the values."""
+    world = World(epoch=2)
+    agent, fence = world.agent(slots=0), m.fence_of(1, 1)
+    agent.come_back()
+    agent.offer(held=[(task_id(1), fence)], slots=1)
+    agent.say(m.Values([(task_id(1), fence, 0, True, b"v")]))
+    world.pass_ms(wait_ms)
+    agent.say(m.Result([(task_id(1), fence, m.DONE, b"all", 5, None)]))
+    client = world.client()
+    client.submit(1, again=True)
+    assert client.end(1) == "done"
+    assert client.facts(1) == ({"values_dropped": True} if wait_ms else {})
