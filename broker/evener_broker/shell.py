@@ -46,6 +46,10 @@ _PARKED_RETRY_MS: Final = 5
 # looks for them. Shorter: a turn for each message of a flood, and less time for all others.
 _PASSED_OVER_S: Final = 0.000_1
 
+# For so many turns that end with something unread, who vanished may have said something else. More:
+# beside a flood it is known later that somebody is gone. Fewer: GOODBYE is missed beside a flood.
+_LAST_WORDS_TURNS: Final = 100
+
 # How often the core hears what the wall clock says, at most.
 _WALL_NS: Final = SECOND_NS
 
@@ -135,6 +139,8 @@ class Shell:
         self._gauge = gauge
         self._noter = noter
         self._events: list[Event] = []
+        # Who cannot be sent to any more, until what they said last is read: in how many turns.
+        self._vanished: dict[Peer, int] = {}
         self._wall_at_ns = 0
         self._stopping = False
 
@@ -143,34 +149,51 @@ class Shell:
         self._stopping = True
 
     def run(self) -> None:
-        """Turn after turn: wait, drain, decide, send."""
-        core, intake = self._core, self._intake
+        """Turn after turn."""
         while not self._stopping:
-            for ready, _ in self._poller.poll(0 if intake.more else self._wait_ms()):
-                waker = self._wakers.get(ready) if type(ready) is int else None
-                if waker is not None:
-                    waker()
-            if self._parking:
-                self._retry_parked()
-            if self._gauge is not None:
-                self._look_at_memory(self._gauge)
-            at_ns = now_ns()
-            if at_ns >= self._wall_at_ns:
-                self._wall_at_ns = at_ns + _WALL_NS
-                self._events.append(WallClock(time.time_ns()))
-            if not intake.look() and intake.passed_over and self._wait_ms():
-                time.sleep(_PASSED_OVER_S)
-                continue
-            self._perform(core.step(at_ns, self._take_in()))
-            intake.settle()
+            self.turn()
+
+    def turn(self) -> None:
+        """Wait, drain, decide, send."""
+        core, intake = self._core, self._intake
+        for ready, _ in self._poller.poll(0 if intake.more else self._wait_ms()):
+            waker = self._wakers.get(ready) if type(ready) is int else None
+            if waker is not None:
+                waker()
+        if self._parking:
+            self._retry_parked()
+        if self._gauge is not None:
+            self._look_at_memory(self._gauge)
+        at_ns = now_ns()
+        if at_ns >= self._wall_at_ns:
+            self._wall_at_ns = at_ns + _WALL_NS
+            self._events.append(WallClock(time.time_ns()))
+        if not intake.look() and intake.passed_over and self._wait_ms():
+            time.sleep(_PASSED_OVER_S)
+            return
+        self._perform(core.step(at_ns, self._take_in()))
+        intake.settle()
 
     def _take_in(self) -> Iterator[Event]:
         events, self._events = self._events, []
         yield from events
         yield from self._intake.take()
+        if self._vanished:
+            yield from self._take_vanished()
+
+    def _take_vanished(self) -> list[Event]:
+        """Those of whom nothing is left to be read, as far as anybody may wait for that."""
+        self._vanished = {peer: turns - 1 for peer, turns in self._vanished.items()}
+        if self._intake.more:
+            gone = [peer for peer, turns in self._vanished.items() if turns <= 0]
+        else:
+            gone = list(self._vanished)
+        for peer in gone:
+            del self._vanished[peer]
+        return [PeerGone(peer) for peer in gone]
 
     def _wait_ms(self) -> int:
-        if self._events:
+        if self._events or self._vanished:
             return 0
         wake_at = self._core.wake_at()
         if wake_at is None:
@@ -239,7 +262,8 @@ class Shell:
             if error.errno != zmq.EHOSTUNREACH:
                 _log.warning("cannot send to %s: %s", peer.hex(), error)
             self._parking.drop(peer)
-            self._events.append(PeerGone(peer))
+            # What it said before it went, GOODBYE perhaps, can still be read.
+            self._vanished.setdefault(peer, _LAST_WORDS_TURNS)
             return True
         last = len(frames) - 1
         for index, frame in enumerate(frames):

@@ -18,6 +18,7 @@ from evener_wire.errors import PeerError
 from evener_wire.limits import (
     FRAME_BYTES_MAX,
     FRAMES_MAX,
+    GOODBYE_LINGER_NS,
     INLINE_BYTES_MAX,
     MILLISECOND_NS,
     RECONNECT_MAX_NS,
@@ -35,9 +36,9 @@ _SNDMORE = int(zmq.SNDMORE)
 _DRAIN_MAX = 64
 
 # Options of a DEALER, each for a reason: with IMMEDIATE a message never waits for the next broker;
-# no LINGER, because what matters is kept above; high-water marks that credit never reaches; and no
-# ZMTP heartbeats, which abort the process when the application does not read in time (libzmq
-# #3937).
+# no LINGER but at the end, because what matters is kept above; high-water marks that credit never
+# reaches; and no ZMTP heartbeats, which abort the process when the application does not read in
+# time (libzmq #3937).
 _OPTIONS: dict[int, int] = {
     zmq.IMMEDIATE: 1,
     zmq.LINGER: 0,
@@ -154,8 +155,8 @@ class Transport:
             return Malformed(str(error))
 
     def close(self) -> None:
-        """Closes the socket; what was not yet on its way is dropped."""
-        self._socket.close(0)
+        """Closes the socket; what was sent last has `GOODBYE_LINGER_NS` to leave."""
+        self._socket.close(GOODBYE_LINGER_NS // MILLISECOND_NS)
         if self._owns_context:
             self._context.term()
 

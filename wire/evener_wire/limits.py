@@ -292,6 +292,10 @@ STREAM_BYTES_MAX = 1 * MIB
 # them. Shorter: a client that was cut off for a while finds values dropped.
 CLIENT_AWAY_NS = 30 * SECOND_NS
 
+# How long what was sent last, GOODBYE, may take to leave a socket that is closed. Longer: who ends
+# beside a broker that reads nothing waits longer. Shorter: a busy host's peers vanish unsaid.
+GOODBYE_LINGER_NS = 500 * MILLISECOND_NS
+
 # Questions (status, lists) that wait for their answers: of one session, and of all. One is answered
 # in a turn. More: who asks without end takes more memory. Fewer: honest crowds are refused.
 SESSION_QUESTIONS_MAX = 64

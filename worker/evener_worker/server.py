@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from evener.wakeups import Hangup, Meaning, signal_pipe
-from evener_wire.limits import SECOND_NS
+from evener_wire.limits import GOODBYE_LINGER_NS, MILLISECOND_NS, SECOND_NS
 from evener_worker import effects as f
 from evener_worker import events as e
 from evener_worker.config import AgentConfig
@@ -36,7 +36,6 @@ _LEVELS: Final = ("debug", "info", "warning", "error")
 _SIGNALS: Final = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 _READ: Final = select.EPOLLIN
 _GC_THRESHOLD: Final = 50_000
-_GOODBYE_LINGER_MS: Final = 500
 _FILES_NAMED: Final = 3
 
 
@@ -123,7 +122,7 @@ class Agent:
         self._apply([effect for effect in effects if not isinstance(effect, f.StartWorker)])
         while self._exit_code is None:
             self._turn(self._link)
-        self._link.close(_GOODBYE_LINGER_MS)
+        self._link.close(GOODBYE_LINGER_NS // MILLISECOND_NS)
         return self._exit_code
 
     def _turn(self, link: Link) -> None:
