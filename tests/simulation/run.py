@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from evener_broker.schedule_records import SCHEDULER
+from evener_wire.limits import REFUSED_AGAIN_MAX_NS
 from tests.simulation.adversary import Adversary
 from tests.simulation.agent_node import AgentNode
 from tests.simulation.audit import audit
@@ -235,6 +236,9 @@ class Simulation:
     def _come_round(self) -> None:
         """Schedules go on by themselves, until somebody pauses them."""
         world, timetable = self.world, self.timetable
+        if not self.broker.core.tables.agents:
+            # What was corrupted on its way had all of them refused, and they come within a minute.
+            world.run(world.now + 2 * REFUSED_AGAIN_MAX_NS)
         soon = timetable.soon()
         world.run(world.now + max((wait_ns for _, wait_ns in soon.values()), default=0))
         timetable.check_goes_on(soon, self.broker)
