@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from evener.children import StartError
 from evener.errors import ClientClosed
 from tests.support import Processes, descendants, is_running, wait_until
 
+GONE_WITHIN_S = 1.0
+
 SCRIPT = """
-import os, signal, sys
+import os, signal, sys, time
 import evener
 
 app = evener.App("script")
@@ -27,6 +30,10 @@ def square(number):
 
 def pid_of_worker(_):
     return os.getpid()
+
+def hold():
+    evener.progress(1)
+    signal.pause()
 
 # No `if __name__ == "__main__"`: workers never run this file.
 with evener.LocalCluster(app, workers=2) as cluster, cluster.client() as client:
@@ -68,6 +75,24 @@ def test_nothing_is_left_when_the_program_is_killed(
     assert all(is_running(pid) for pid in pids)
     processes.kill(child, number)
     wait_until(lambda: not any(is_running(pid) for pid in pids), why="the children to end")
+
+
+def test_nobody_stays_for_the_results_of_a_program_that_was_killed(
+    processes: Processes, tmp_path: Path
+) -> None:
+    busy = """held = client.submit(hold)
+    while held.progress() is None:
+        time.sleep(0.01)
+    print("busy", flush=True)
+    signal.pause()"""
+    child = start(processes, write(tmp_path, busy))
+    assert child.stdout is not None
+    pids = [int(pid) for pid in child.stdout.readline().split()]
+    assert child.stdout.readline() == "busy\n"
+    processes.kill(child)
+    since = time.monotonic()
+    wait_until(lambda: not any(is_running(pid) for pid in pids), why="the children to end")
+    assert time.monotonic() - since < GONE_WITHIN_S
 
 
 def test_nothing_is_left_when_the_block_raises() -> None:

@@ -141,6 +141,17 @@ def test_the_end_of_the_parent_kills_at_once() -> None:
     assert only(effects, f.Kill) == [f.Kill(1)]
 
 
+def test_without_its_parent_it_waits_for_nobody_to_take_results() -> None:
+    bench = Bench(1).open()
+    bench.say(m.Run([item(1)]))
+    bench.start(1, 1)
+    bench.step(e.StopAsked("parent", 0, at_once=True))
+    effects = bench.die(1)
+    assert results(effects) == [(1, m.LOST)]
+    assert sent(effects)[-1] == m.Goodbye("stopped")
+    assert only(effects, f.Exit) == [f.Exit(0)]
+
+
 def test_a_worker_that_does_not_leave_is_killed() -> None:
     bench = Bench(1).open()
     assert only(stop(bench), f.Leave) == [f.Leave(1)]

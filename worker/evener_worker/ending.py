@@ -1,7 +1,8 @@
 """How the agent ends: drain on the first request, at once on the second, and a last line.
 
 Rules of this file: the order of the end. Unstarted work goes back to the broker, running work has
-time to finish, then it is killed; results wait a moment to be taken; GOODBYE; exit.
+time to finish, then it is killed; results wait a moment to be taken; GOODBYE; exit. When whoever
+started the agent is gone, nothing waits.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Ending:
 
     __slots__ = (
         "_asked_ns",
+        "_at_once",
         "_drain_ns",
         "_empty_ns",
         "_exit_code",
@@ -45,6 +47,7 @@ class Ending:
         self._drain_ns = drain_ns
         self._exit_code = 0
         self._asked_ns = 0
+        self._at_once = False  # its parent is gone, and with it whoever would take results
         self._kill_at_ns: int | None = None
         self._empty_ns: int | None = None  # since when nothing runs any more
         self._exited = False
@@ -71,6 +74,7 @@ class Ending:
     def on_stop_asked(self, event: StopAsked) -> None:
         """A signal, or the end of whoever started the agent."""
         now_ns = self._ledger.now_ns
+        self._at_once |= event.at_once
         if not self.draining and not event.at_once:
             self._asked_ns = now_ns
             self.drain(event.why, event.exit_code)
@@ -129,7 +133,7 @@ class Ending:
             return
         if self._empty_ns is None:
             self._empty_ns = now_ns
-        waits = bool(self._session.unacked or self._ledger.ended)
+        waits = not self._at_once and bool(self._session.unacked or self._ledger.ended)
         if waits and now_ns - self._empty_ns < GOODBYE_NS:
             return
         self._exited = True

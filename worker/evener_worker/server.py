@@ -82,6 +82,7 @@ class Agent:
         self._core = AgentCore(config, os.urandom(16), self._rng, host_facts())
         self._link: Link | None = None
         self._exit_code: int | None = None
+        self._linger_ns = GOODBYE_LINGER_NS
         self._measure_at_ns = 0
         self._hangup = Hangup()
         self._install_signals(stack)
@@ -122,7 +123,7 @@ class Agent:
         self._apply([effect for effect in effects if not isinstance(effect, f.StartWorker)])
         while self._exit_code is None:
             self._turn(self._link)
-        self._link.close(GOODBYE_LINGER_NS // MILLISECOND_NS)
+        self._link.close(self._linger_ns // MILLISECOND_NS)
         return self._exit_code
 
     def _turn(self, link: Link) -> None:
@@ -203,6 +204,8 @@ class Agent:
         if not mask & select.EPOLLHUP and os.read(fd, 64):
             return
         self._epoll.unregister(fd)
+        # Its broker ends with it: there is nobody to take leave of.
+        self._linger_ns = 0
         self._events.append(e.StopAsked("the process that started this agent ended", 0, True))
 
     # --- Effects ----------------------------------------------------------------------------------
