@@ -42,6 +42,9 @@ CORPUS: Final[dict[Choice, str]] = {
     Choice(
         200
     ): "broker: an attempt that came back after a restart was over, and not in the journal",
+    Choice(
+        393
+    ): "checker: values that a reader had, and that were dropped for it, were not dropped",
     Choice(1186): "simulation: nothing was accepted, because the journal still failed at the end",
     Choice(
         1204

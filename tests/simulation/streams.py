@@ -85,13 +85,14 @@ class Yielding:
             raise _fail("I8", f"{upto} values are taken of {run.yielded}", run)
         ticket = run.ticket
         wanted = ticket.alarming and not ticket.unread and not ticket.ends
-        if wanted and upto > ticket.read.get(run.key[1], 0):
-            away_ns = self._world.now - self._heard_ns.get(ticket.owner, 0)
-            if away_ns < CLIENT_AWAY_NS - _TOLERANCE_NS:
-                text = f"told as taken up to {upto}, its reader has {ticket.read}"
-                raise _fail("I22", text, run)
+        away_ns = self._world.now - self._heard_ns.get(ticket.owner, 0)
+        if wanted and away_ns >= CLIENT_AWAY_NS - _TOLERANCE_NS:
+            # Whether its reader had them already no broker knows that restarted meanwhile.
             ticket.given_up = True
             self._world.hit("values of a stream are dropped, as nobody comes")
+        elif wanted and upto > ticket.read.get(run.key[1], 0):
+            text = f"told as taken up to {upto}, its reader has {ticket.read}"
+            raise _fail("I22", text, run)
         self._taken = max(self._taken, upto)
         self._look()
 
