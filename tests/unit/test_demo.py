@@ -144,7 +144,7 @@ def test_the_report() -> None:
     assert second.startswith("  4 workers 1.0 s, one process 2.0 s: 2.0x as fast on ")
     first, *_ = report.comparison(totals, 1.0, Totals(), 2.0, 4)
     assert "do NOT agree" in first
-    assert report.closing(totals, 2.0, killed=True, lost=0).endswith(
+    assert report.closing(totals, 2.0, killed=1, again=True, lost=0).endswith(
         "MB/s); 1 worker killed and its task run again; 0 lost"
     )
 
@@ -188,25 +188,39 @@ def test_importing_the_demo_loads_nothing_else() -> None:
     assert done.stdout == "[]\n"
 
 
-class _FakeBroker:
-    """Lists of a broker with one worker, a real process, as they change when it is killed."""
+_HELD = "ab" * 16
+_OTHER = "cd" * 16  # what another worker runs all the time
 
-    def __init__(self, pid: int, states: list[str]) -> None:
+
+class _FakeBroker:
+    """Lists of a broker with two workers, one a real process, as they change when it is killed.
+
+    `starts`: how often the broker charges the killed one's death to its task.
+    """
+
+    def __init__(self, pid: int, states: list[str], starts: int = 1, told: str = _HELD) -> None:
         self.pid = pid
         self.states = states
+        self.starts = starts
+        self.told = told
         self.said: list[str] = []
         self.polls = 0
 
     def ask(self, kind: str, **filters: str) -> list[dict[str, Any]]:
         dead = not is_running(self.pid)
+        self.polls += 1
         if kind == "workers":
             pid = self.pid + 1 if dead and not self.states else self.pid
-            return [{"name": "w1", "pid": pid, "state": "ready", "running": "f", "tasks": 1}]
-        self.polls += 1
+            row = {"state": "ready", "running": "f", "tasks": 1, "running_ms": 1000 * self.polls}
+            busy = row | {"name": "w1", "pid": pid, "task": bytes.fromhex(self.told)}
+            other = row | {"name": "w2", "pid": None, "task": bytes.fromhex(_OTHER)}
+            return [other, busy]
         state = self.states.pop(0) if dead and self.states else "running"
-        task = {"id": "ab" * 16, "state": state, "starts": int(dead)}
-        other = task | {"id": f"{self.polls:032x}"}  # each ends soon
-        return [task, other] if filters.get("state") else [task]
+        task = {"id": _HELD, "state": state, "attempt": 1}
+        task["starts"] = self.starts if dead else 0
+        task["attempt"] = 2 if dead and state not in ("running", "queued") else 1
+        other = {"id": _OTHER, "state": "running", "starts": 0}
+        return [row for row in (task, other) if filters.get("id", row["id"]) == row["id"]]
 
     def strike(self) -> Loss | None:
         return Assassin(self.ask, self.said.append, lambda task: task[:8], lambda: None).strike()
@@ -219,7 +233,7 @@ def test_a_kill_is_shown_as_the_broker_lists_it(processes: Processes) -> None:
     assert process.wait(10) == -signal.SIGKILL
     assert loss is not None
     assert (loss.worker, loss.pid, loss.new_pid) == ("w1", process.pid, process.pid + 1)
-    assert loss.task == "ab" * 16
+    assert loss.task == _HELD
     assert [line.split()[0] for line in broker.said] == [
         "half-way:",
         "lost",
@@ -227,6 +241,52 @@ def test_a_kill_is_shown_as_the_broker_lists_it(processes: Processes) -> None:
         "replaced",
     ]
     assert "abababab" in broker.said[1]
+
+
+@pytest.mark.parametrize(
+    ("states", "starts", "said"),
+    [
+        (["done"] * 9, 0, "NOT lost  abababab, which it had not begun: given back, now done"),
+        (
+            ["running"] * 999,
+            0,
+            "NOT lost  abababab, which is running as the broker says, after",
+        ),
+        (["queued"] * 999, 1, "NOT seen to run again, which is queued as the broker says"),
+        (["lost"] * 999, 3, "NOT seen to run again, which is lost as the broker says"),
+    ],
+)
+def test_what_was_not_seen_is_not_claimed(
+    states: list[str],
+    starts: int,
+    said: str,
+    processes: Processes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("_AGAIN_S", "_REPLACEMENT_S"):
+        monkeypatch.setattr(f"evener.demo.victim.{name}", 0.05)
+    monkeypatch.setattr("evener.demo.victim._TRIES_MAX", 1)
+    broker = _FakeBroker(processes.start("sleep", "60").pid, states, starts)
+    loss = broker.strike()
+    assert loss is not None
+    assert loss.again_s is None
+    assert (loss.lost_s is None) == (starts == 0)
+    text = "\n".join(broker.said)
+    assert said in text
+    assert "requeued" not in text
+    assert ("  lost" in text) == (starts > 0)
+
+
+def test_what_another_worker_runs_for_long_is_not_taken_for_the_victims(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that stands still runs nothing, as far as the broker has heard."""
+    monkeypatch.setattr("evener.demo.victim._HELD_S", 0.0)
+    monkeypatch.setattr("evener.demo.victim._HELD_WAIT_S", 0.05)
+    process = processes.start("sleep", "60")
+    broker = _FakeBroker(process.pid, [], told="")
+    assert broker.strike() is None
+    assert is_running(process.pid)
 
 
 def test_a_worker_that_comes_not_back_is_told(
@@ -246,7 +306,7 @@ def test_a_worker_between_two_tasks_goes_on(
 ) -> None:
     monkeypatch.setattr("evener.demo.victim._HELD_WAIT_S", 0.01)
     process = processes.start("sleep", "60")
-    broker = _FakeBroker(process.pid, [])
+    broker = _FakeBroker(process.pid, [], told="")
     assert broker.strike() is None
     assert broker.said == ["no worker is busy: none was killed"]
     status = Path(f"/proc/{process.pid}/status").read_text()

@@ -63,8 +63,10 @@ def run(*, workers: int, kill: bool, broker: str | None, paths: Sequence[Path] |
     _print(["", *report.comparison(outcome.totals, outcome.seconds, alone, alone_s, count)])
     _print(f"LOST {name}: {why}" for name, why in outcome.lost.items())
     lost = len(outcome.lost)
-    killed = outcome.killed is not None
-    _print(["", report.closing(outcome.totals, outcome.seconds, killed=killed, lost=lost)])
+    loss = outcome.killed
+    killed, again = (loss.killed, loss.again_s is not None) if loss else (0, False)
+    last = report.closing(outcome.totals, outcome.seconds, killed=killed, again=again, lost=lost)
+    _print(["", last])
     return 1 if lost or outcome.totals.differences(alone) else 0
 
 

@@ -57,11 +57,12 @@ def comparison(
     )
 
 
-def closing(cluster: Totals, seconds: float, *, killed: bool, lost: int) -> str:
-    """The last line."""
+def closing(cluster: Totals, seconds: float, *, killed: int, again: bool = False, lost: int) -> str:
+    """The last line. `again`: the task of the last killed worker was seen to run again."""
     rate = f"{cluster.files / seconds:,.0f} files/s, {cluster.bytes / 1e6 / seconds:.1f} MB/s"
     parts = [f"{plural(cluster.files, 'task')} in {seconds:.1f} s ({rate})"]
     if killed:
-        parts.append("1 worker killed and its task run again")
+        told = " and its task run again" if killed == 1 else " and the last one's task run again"
+        parts.append(f"{plural(killed, 'worker')} killed{told if again else ''}")
     parts.append(f"{lost:,} lost")
     return "; ".join(parts)

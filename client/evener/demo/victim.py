@@ -3,8 +3,10 @@
 Rules of this file: only the broker's own lists say what happened, so that nothing is shown that did
 not happen. The worker is killed by its pid, which the broker names.
 
-Tasks are short, so the worker is held with SIGSTOP first: then the one task that does not end is
-the one that it runs, and the kill certainly hits a running task.
+Tasks are short, so the worker is held with SIGSTOP first, until a heartbeat names the task that it
+runs: then the kill certainly hits that one. How long a task takes tells nothing, for on a machine
+that is busy those of other workers take long too. A worker that stood still just before it began
+its task gives that back, uncharged: this is said, and another worker is killed.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeAlias
 
 Row: TypeAlias = Mapping[str, Any]
@@ -26,23 +28,29 @@ class Ask(Protocol):
 
 
 _POLL_S: Final = 0.002
-_HELD_S: Final = 0.3  # longer than any other task takes; the broker hears of long ones after 50 ms
-_HELD_WAIT_S: Final = 2.0
+_HELD_S: Final = 0.3  # what the broker hears of a worker later than this was said after SIGSTOP
+_HELD_WAIT_S: Final = 3.0  # heartbeats come each second
 _AGAIN_S: Final = 30.0
 _REPLACEMENT_S: Final = 10.0  # the new worker's pid comes with a heartbeat, each second
 _TRIES_MAX: Final = 5
+_STRICT_TRIES: Final = 1  # a second each; the work might be over before the right one is found
+_AGAIN: Final = ("assigned", "running", "done", "failed")  # states of a task that was run again
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What became of a killed worker and the task that it ran; times are seconds since the kill."""
+    """What became of a killed worker and the task that it ran; times are seconds since the kill.
+
+    None stands for what was not seen. `killed`: how many it took until one had begun its task.
+    """
 
     worker: str
     pid: int
     task: str
-    lost_s: float
-    again_s: float
+    lost_s: float | None
+    again_s: float | None
     new_pid: int | None
+    killed: int = 1
 
 
 class Assassin:
@@ -62,10 +70,11 @@ class Assassin:
         self._say: Final = say
         self._label: Final = label
         self._idle: Final = idle
-        self._running_since: dict[str, float] = {}
 
     def strike(self) -> Loss | None:
         """Kill a worker in the middle of a task. None: nobody was busy any more."""
+        loss: Loss | None = None
+        killed = 0
         for attempt in range(_TRIES_MAX):
             workers = self._workers()
             if not workers or not self._ask("tasks"):
@@ -73,23 +82,26 @@ class Assassin:
             likely = sorted(workers, key=lambda pid: _likelihood(workers[pid]), reverse=True)
             pid = likely[attempt % len(likely)]
             os.kill(pid, signal.SIGSTOP)
-            held = self._wait(self._held_task, _HELD_WAIT_S)
-            if held is not None:
-                return self._kill(str(workers[pid]["name"]), pid, held, set(workers))
-            os.kill(pid, signal.SIGCONT)  # it was between two tasks
-        self._say("no worker is busy: none was killed")
-        return None
+            held = self._wait(self._watch(pid, strict=attempt < _STRICT_TRIES), _HELD_WAIT_S)
+            if not held:
+                os.kill(pid, signal.SIGCONT)  # it was between two tasks
+                continue
+            killed += 1
+            loss = self._kill(str(workers[pid]["name"]), pid, held, set(workers))
+            if loss.lost_s is not None:
+                break
+        if loss is None:
+            self._say("no worker is busy: none was killed")
+            return None
+        return replace(loss, killed=killed)
 
-    def _kill(self, worker: str, pid: int, task: str, pids: set[int]) -> Loss:
+    def _kill(self, worker: str, pid: int, held: Row, pids: set[int]) -> Loss:
+        task = str(held["id"])
         self._say(f"half-way: worker {worker} (pid {pid}) gets SIGKILL")
         start = time.monotonic()
         os.kill(pid, signal.SIGKILL)
-        self._wait(lambda: self._is_lost(task), _AGAIN_S)
-        lost_s = time.monotonic() - start
-        self._say(f"  lost      {self._label(task)}, which it was running, after {_ms(lost_s)}")
-        self._wait(lambda: self._is_under_way(task), _AGAIN_S)
-        again_s = time.monotonic() - start
-        self._say(f"  requeued  at its old place in line, runs again after {_ms(again_s)}")
+        lost_s = self._see_lost(held, start)
+        again_s = None if lost_s is None else self._see_again(task, start)
         new_pid = self._wait(lambda: self._newcomer(worker, pids), _REPLACEMENT_S)
         if new_pid is None:
             self._say(f"  NOT replaced within {_REPLACEMENT_S:g} s")
@@ -101,21 +113,75 @@ class Assassin:
     def _workers(self) -> dict[int, Row]:
         return {int(row["pid"]): row for row in self._ask("workers") if row["pid"]}
 
-    def _held_task(self) -> str | None:
-        """The one task that has been running for long, once there is no other."""
-        now = time.monotonic()
-        running = [str(row["id"]) for row in self._ask("tasks", state="running")]
-        self._running_since = {task: self._running_since.get(task, now) for task in running}
-        long = [task for task, since in self._running_since.items() if now - since > _HELD_S]
-        return long[0] if len(long) == 1 else None
+    def _watch(self, pid: int, *, strict: bool) -> Callable[[], Row | None]:
+        """Finds the task that a worker runs which stands still since now; empty if there is none.
 
-    def _is_lost(self, task: str) -> bool:
-        """Whether the death was charged to it. What the broker lists no more has ended since."""
-        return all(row["starts"] for row in self._ask("tasks", id=task))
+        `strict`: only one that it was given before that, or it might not have begun it.
+        """
+        stopped = time.monotonic()
+        before = self._told(pid)
 
-    def _is_under_way(self, task: str) -> bool:
-        """Whether a worker has it again, or it has ended since."""
-        return all(row["state"] not in ("queued", "held") for row in self._ask("tasks", id=task))
+        def held() -> Row | None:
+            nonlocal before
+            told = self._told(pid)
+            fresh, before = told != before, told
+            # What was told before it stood still may have ended since.
+            elapsed = time.monotonic() - stopped
+            if told is None or not fresh or elapsed < _HELD_S:
+                return None
+            if strict and told[1] < elapsed * 1000:
+                return {}
+            row = self._row(told[0])
+            return row if row and row["state"] == "running" and not row["starts"] else None
+
+        return held
+
+    def _told(self, pid: int) -> tuple[str, int] | None:
+        """Which task a worker runs and for how long, as its last heartbeat says."""
+        for row in self._ask("workers"):
+            if row["pid"] == pid and row["task"]:
+                return row["task"].hex(), int(row["running_ms"])
+        return None
+
+    def _see_lost(self, held: Row, start: float) -> float | None:
+        """Wait until its worker's death is charged to it, and say so, or what was seen instead."""
+        task = str(held["id"])
+        label = self._label(task)
+
+        def look() -> Row | None:
+            row = self._row(task)
+            return row if row and (row["starts"] or _is_another_attempt(row, held)) else None
+
+        row = self._wait(look, _AGAIN_S)
+        after = time.monotonic() - start
+        if row and row["starts"]:
+            self._say(f"  lost      {label}, which it was running, after {_ms(after)}")
+            return after
+        if row and _is_another_attempt(row, held):
+            self._say(
+                f"  NOT lost  {label}, which it had not begun: given back, now {row['state']}"
+            )
+        else:
+            self._say(f"  NOT lost  {label}, {_instead(self._row(task))}")
+        return None
+
+    def _see_again(self, task: str, start: float) -> float | None:
+        """Wait until a worker has it again, and say so, or what was seen instead."""
+
+        def look() -> Row | None:
+            row = self._row(task)
+            return row if row and row["state"] in _AGAIN else None
+
+        seen = self._wait(look, _AGAIN_S)
+        after = time.monotonic() - start
+        if seen:
+            self._say(f"  requeued  at its old place in line, runs again after {_ms(after)}")
+            return after
+        self._say(f"  NOT seen to run again, {_instead(self._row(task))}")
+        return None
+
+    def _row(self, task: str) -> Row | None:
+        return next(iter(self._ask("tasks", id=task)), None)
 
     def _newcomer(self, worker: str, pids: set[int]) -> int | None:
         for row in self._ask("workers"):
@@ -124,9 +190,9 @@ class Assassin:
         return None
 
     def _wait(self, look: Callable[[], Any], seconds: float) -> Any:
-        """The first true answer, or None when the time is over."""
+        """The first answer, or None when the time is over."""
         deadline = time.monotonic() + seconds
-        while not (found := look()):
+        while (found := look()) is None:
             if time.monotonic() > deadline:
                 return None
             self._idle()
@@ -137,6 +203,17 @@ class Assassin:
 def _likelihood(worker: Row) -> tuple[bool, bool, int]:
     """How likely it runs something. Only likely: its last heartbeat may be a second old."""
     return worker["state"] == "ready", bool(worker["running"]), int(worker["tasks"])
+
+
+def _is_another_attempt(row: Row, held: Row) -> bool:
+    return bool(row["state"] == "queued" or row["attempt"] != held["attempt"])
+
+
+def _instead(row: Row | None) -> str:
+    """What the broker says of a task with which something else should have happened."""
+    if row is None:
+        return "which the broker lists no more"
+    return f"which is {row['state']} as the broker says, after {_AGAIN_S:g} s"
 
 
 def _ms(seconds: float) -> str:
