@@ -28,7 +28,7 @@ class Roster:
 
     def __init__(self, notes: Notes | None) -> None:
         self._broker = b"" if notes is None else notes.broker
-        self.expected = set() if notes is None else set(notes.agents)
+        self.expected: set[bytes] = set() if notes is None else set(notes.agents)
 
     def told(self, instance: bytes) -> bool:
         """An agent told what it holds: whether it is the last one that was missing."""

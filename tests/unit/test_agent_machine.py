@@ -207,8 +207,8 @@ class AgentLife(RuleBasedStateMachine):
             if isinstance(effect, f.Kill) and effect.slot in self.bench.started:
                 self._die(effect.slot)
         self._look()
-        for slot in list(self.batches):
-            self._go_on(slot)
+        for number in list(self.batches):
+            self._go_on(number)
 
     def _slot(self, which: int) -> int:
         slots = sorted(self.bench.core.pool.slots)
