@@ -77,6 +77,15 @@ def test_the_guard_ends_what_it_was_told_of_before_it_ran() -> None:
     assert below.wait(60) == -signal.SIGKILL
 
 
+def test_a_guard_that_was_killed_is_replaced() -> None:
+    with CommandWorker(["cat"], handshake=False) as worker:
+        (killed,) = {*children()} - {worker.pid}
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: killed not in children(), why="the burial of the guard")
+        wait_until(lambda: len(children()) == 2, why="another guard")
+    assert children() == []
+
+
 def test_it_keeps_no_program_from_exiting() -> None:
     script = """
 from evener_worker import CommandWorker

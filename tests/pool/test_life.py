@@ -72,11 +72,28 @@ def test_without_its_guard_the_workers_still_end(processes: Processes) -> None:
     program, pids = _started(processes, "wait")
     workers = pids[:2]
     (guard,) = [pid for pid in children(program.pid) if pid not in workers]
+    program.send_signal(signal.SIGSTOP)  # it must not have the time to start another one
     os.kill(guard, signal.SIGKILL)
     processes.kill(program)
     _gone(workers, time.monotonic())
     for pid in pids[2:4]:  # theirs are not the kernel's business: end them here
         os.kill(pid, signal.SIGKILL)
+    _gone(pids, time.monotonic())
+
+
+def _replaced(program: subprocess.Popen[str], guard: int) -> None:
+    wait_until(lambda: guard not in children(program.pid), why="the burial of the guard")
+    wait_until(lambda: len(children(program.pid)) == 3, why="another guard")
+
+
+def test_a_guard_that_was_killed_is_replaced(processes: Processes) -> None:
+    program, pids = _started(processes, "wait")
+    for _ in range(2):
+        (guard,) = set(children(program.pid)) - {*pids[:2]}
+        os.kill(guard, signal.SIGKILL)
+        _replaced(program, guard)
+    pids = [*pids[:4], *descendants(program.pid)]
+    processes.kill(program)
     _gone(pids, time.monotonic())
 
 

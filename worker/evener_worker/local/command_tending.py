@@ -70,6 +70,18 @@ class _SharedGuard:
                 self._guard.close()
                 self._guard = None
 
+    @property
+    def fd(self) -> int:
+        """Readable when the guard was killed; -1 where there is none."""
+        guard = self._guard
+        return -1 if guard is None else guard.fd
+
+    def mend(self) -> None:
+        """If somebody killed it, have another one."""
+        with self._lock:
+            if self._guard is not None and self._guard.fd >= 0:
+                self._guard.mend()
+
 
 _GUARD: Final = _SharedGuard()
 
@@ -90,6 +102,7 @@ class Tending:
         self._lines = Lines(settings.prefix, link.lines)
         self._sink = Sink(_STDERR)
         self._exited = False
+        self._guard_fd = -1
         self._kill_at_ns: int | None = None
         self._silent_at_ns: int | None = None
 
@@ -119,6 +132,9 @@ class Tending:
             wanted[self._stdin.fileno()] = select.POLLOUT
         if self._sink.queued:
             wanted[_STDERR] = select.POLLOUT
+        self._guard_fd = _GUARD.fd
+        if self._guard_fd >= 0:
+            wanted.setdefault(self._guard_fd, select.POLLIN)
         return wanted
 
     def _look(self, wanted: dict[int, int]) -> None:
@@ -140,6 +156,8 @@ class Tending:
             with _TERMINAL:
                 self._sink.flush()
         self._exited = self._pidfd in ready
+        if self._guard_fd in ready:
+            _GUARD.mend()  # another thread may have done so already
 
     def _read_stdout(self) -> int:
         data = _read(self._stdout)

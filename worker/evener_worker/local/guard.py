@@ -2,7 +2,8 @@
 
 The kernel kills a worker when its program ends, but not what the worker started. The guard is told
 the process groups of the workers; when the program is gone it kills those groups, and ends. It has
-a session of its own: neither Ctrl-C nor the end of the terminal reaches it.
+a session of its own: neither Ctrl-C nor the end of the terminal reaches it. One that somebody kills
+is replaced.
 
 Rules of this file: nothing depends on the guard; without it only a worker's own children may stay.
 """
@@ -13,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from typing import Final
 
 # Isolated and without site-packages, so that it starts in a few milliseconds. It watches the
@@ -54,12 +56,26 @@ for group in groups:
 """
 
 
-class Guard:
-    """The program's end. Caller: the pool's loop."""
+# A guard that ends sooner than this did not get far, and after so many of them in a row there is
+# none until the next worker starts: something here kills or breaks whatever is started.
+_EARLY_S: Final = 1.0
+_EARLY_MAX: Final = 5
 
-    __slots__ = ("_pipe", "_process")
+
+class Guard:
+    """The program's end. Caller: the pool's loop, or who holds the lock of the programs' guard."""
+
+    __slots__ = ("_begun", "_early", "_groups", "_pipe", "_process", "fd")
 
     def __init__(self) -> None:
+        self._groups: set[int] = set()
+        self._early = 0
+        self.fd = -1
+        """Readable when the guard was killed: then call `mend`. -1: there is none."""
+        self._start()
+
+    def _start(self) -> None:
+        self._begun = time.monotonic()
         theirs, self._pipe = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._pipe, False)
         try:
@@ -71,34 +87,65 @@ class Guard:
                 start_new_session=True,
                 cwd="/",
             )
+            self.fd = os.pidfd_open(self._process.pid)
         except BaseException:
-            os.close(self._pipe)
+            os.close(self._pipe)  # which ends the guard, if there is one
             raise
         finally:
             os.close(theirs)
+        for group in self._groups:
+            self._write(b"+%d\n" % group)
 
     @property
     def pid(self) -> int:
         """Of the guard."""
         return self._process.pid
 
+    def mend(self) -> None:
+        """If somebody killed it, have another one, which knows the same groups."""
+        if self.fd >= 0:
+            if self._process.poll() is None:
+                return
+            early = time.monotonic() - self._begun < _EARLY_S
+            self._early = self._early + 1 if early else 0
+            self._shut()
+        if self._early < _EARLY_MAX:
+            try:
+                self._start()
+            except OSError:  # no process to be had: the next worker that starts tries again
+                return
+
     def hold(self, group: int) -> None:
         """From now on this process group ends with the program."""
+        self._groups.add(group)
         self._write(b"+%d\n" % group)
+        if self.fd < 0:
+            self._early = 0
+            self.mend()
 
     def release(self, group: int) -> None:
         """Nothing is left in this group."""
+        self._groups.discard(group)
         self._write(b"-%d\n" % group)
 
     def _write(self, line: bytes) -> None:
+        if self.fd < 0:
+            return
         try:
             os.write(self._pipe, line)  # shorter than PIPE_BUF: whole or not at all
         except (BrokenPipeError, BlockingIOError):  # somebody killed or stopped the guard
             return
 
+    def _shut(self) -> None:
+        os.close(self.fd)
+        os.close(self._pipe)
+        self.fd = -1
+
     def close(self) -> None:
         """It is not needed any more."""
-        os.close(self._pipe)
+        if self.fd < 0:
+            return
+        self._shut()
         try:
             self._process.wait(1.0)
         except subprocess.TimeoutExpired:

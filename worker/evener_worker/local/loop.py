@@ -188,6 +188,7 @@ class PoolLoop:
             process.wait()
             self._bury(place, process)
         if self._guard is not None:
+            self._descriptors.forget(self._guard.fd)
             self._guard.close()
         self._orphans.look()
         self._terminal.flush()
@@ -221,7 +222,7 @@ class PoolLoop:
             note = f"could not be started: {error}"
             self._events.append(s.Died(effect.place, None, None, (), note))
             return
-        self._guard.hold(process.pid)
+        self._hold(self._guard, process.pid)
         self._processes[effect.place] = process
         watch = self._descriptors.watch
         watch(process.socket.fileno(), lambda mask: self._on_socket(effect.place, process, mask))
@@ -230,6 +231,18 @@ class PoolLoop:
         self._events.append(s.Spawned(effect.place, process.pid))
         body = msgpack.packb([[*launch.folders], effect.seat, [*launch.bounds]])
         self._send(effect.place, c.Frame(c.SETUP, body=body, buffers=launch.code))
+
+    def _hold(self, guard: Guard, group: int) -> None:
+        guard.hold(group)
+        if guard.fd >= 0 and not self._descriptors.watches(guard.fd):
+            self._descriptors.watch(guard.fd, lambda _: self._on_guard(guard))
+
+    def _on_guard(self, guard: Guard) -> None:
+        """Somebody killed it: what the workers started must not outlive the program."""
+        self._descriptors.forget(guard.fd)
+        guard.mend()
+        if guard.fd >= 0:
+            self._descriptors.watch(guard.fd, lambda _: self._on_guard(guard))
 
     def _hand(self, effect: s.Hand) -> None:
         call = effect.call
