@@ -155,6 +155,9 @@ TABLES: Final[dict[str, Sequence[Column]]] = {
         ("RUNNING", _field("running")),
         ("DONE", _field("completed")),
         ("FAILED", _field("failed")),
+        ("EXPIRED", _field("expired")),
+        ("CANCELLED", _field("cancelled")),
+        ("LOST", _field("lost")),
         ("RUNS", _field("runs")),
         ("MEAN", _span("mean_us", 0.001)),
         ("P50", _percentile("run_us", "p50")),
@@ -186,9 +189,17 @@ _WHOLE: Final[dict[tuple[str, str], Callable[[Row], object]]] = {
 }
 
 
+# Shown once any row has something there: for the rest of the time terminals are narrow.
+_UNLESS_ZERO: Final = {("functions", title) for title in ("EXPIRED", "CANCELLED", "LOST")}
+
+
 def show_rows(kind: str, rows: Sequence[Row], *, wide: bool = False) -> None:
     """The rows of one kind as a table; `wide`: with whole ids."""
-    columns = TABLES[kind]
+    columns = [
+        (title, read)
+        for title, read in TABLES[kind]
+        if (kind, title) not in _UNLESS_ZERO or any(read(row) for row in rows)
+    ]
     if wide:
         columns = [(title, _WHOLE.get((kind, title), read)) for title, read in columns]
     print_table(
