@@ -78,6 +78,9 @@ class Guard:
         self._begun = time.monotonic()
         theirs, self._pipe = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._pipe, False)
+        # Before it begins, as the program may be killed at any moment after that.
+        for group in self._groups:
+            self._tell(b"+%d\n" % group)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _PROGRAM, str(os.getpid())],
@@ -93,8 +96,6 @@ class Guard:
             raise
         finally:
             os.close(theirs)
-        for group in self._groups:
-            self._write(b"+%d\n" % group)
 
     @property
     def pid(self) -> int:
@@ -118,19 +119,19 @@ class Guard:
     def hold(self, group: int) -> None:
         """From now on this process group ends with the program."""
         self._groups.add(group)
-        self._write(b"+%d\n" % group)
-        if self.fd < 0:
+        if self.fd >= 0:
+            self._tell(b"+%d\n" % group)
+        else:
             self._early = 0
             self.mend()
 
     def release(self, group: int) -> None:
         """Nothing is left in this group."""
         self._groups.discard(group)
-        self._write(b"-%d\n" % group)
+        if self.fd >= 0:
+            self._tell(b"-%d\n" % group)
 
-    def _write(self, line: bytes) -> None:
-        if self.fd < 0:
-            return
+    def _tell(self, line: bytes) -> None:
         try:
             os.write(self._pipe, line)  # shorter than PIPE_BUF: whole or not at all
         except (BrokenPipeError, BlockingIOError):  # somebody killed or stopped the guard
