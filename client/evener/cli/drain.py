@@ -13,7 +13,7 @@ from evener.cli.connect import connected
 from evener.cli.group import COMMANDS, Command
 from evener.cli.options import DURATION, broker_option, connect_option, json_option, option
 from evener.cli.output import print_json
-from evener.errors import UsageError
+from evener.errors import BrokerUnreachable, UsageError
 from evener.texts import plural
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     help=f"""{COMMANDS["drain"].summary}
 
     What waits there goes to other hosts at once. The agent and its workers stay, and take work
-    again after --undo, or when the agent is started anew; with --stop they end when nothing runs.
+    again after --undo, or when the agent is started anew; with --stop they end when nothing runs,
+    and with them the evener up that started them.
     """,
     examples=["evener drain node-3 --wait", "evener drain node-3 --undo", "evener drain --stop"],
 )
@@ -65,7 +66,7 @@ def command(
     if as_json:
         print_json({**state, "idle": idle})
     else:
-        click.echo(_text(state, undo=undo, idle=idle))
+        click.echo(_text(state, undo=undo, idle=idle, left=wait and stop))
     return exits.OK if idle or not wait else exits.FAILED
 
 
@@ -88,15 +89,27 @@ def _wait(
         if not state["stopping"]:
             raise
         return {**state, "running": 0}, True
+    except BrokerUnreachable as error:
+        # It may have been the broker of an `evener up`, which ends with its agent.
+        if not state["stopping"]:
+            raise
+        if not _is_idle(state):
+            raise click.ClickException(
+                f"{error}  It was there when {host.name} was told to stop, and had "
+                f"{plural(state['running'], 'task')} running when last heard of"
+            ) from error
+        return state, True
     finally:
         progress.end()
     return state, False
 
 
-def _text(state: Mapping[str, Any], *, undo: bool, idle: bool) -> str:
+def _text(state: Mapping[str, Any], *, undo: bool, idle: bool, left: bool) -> str:
     name = state["host"]
     if undo:
         return f"{name}: takes work again"
+    if idle and left:
+        return f"{name}: nothing runs, and its agent has ended"
     if idle:
         return f"{name}: nothing runs, and nothing new is taken"
     return f"{name}: {plural(state['running'], 'task')} still run; nothing new is taken"

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from evener.children import Child
 
 _STOP_S: Final = 5.0
+_ASKED_S: Final = 1.0  # who drains the host asks five times a second whether it has left
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _IMPORT_S: Final = 3_600.0  # apps may load models; whoever waits can press Ctrl-C
 _MENDING_S: Final = 30 * 86_400.0
@@ -237,6 +238,11 @@ class Tree:
             while True:
                 fds = _wait([signals, broker_end, agent_end], deadline)
                 if agent_end in fds:
+                    if deadline is None and agent.exit_code() == 0:
+                        text = "the agent ended in order, told to stop (as by evener drain --stop)"
+                        complain(f"{text}; stopping", "evener up")
+                        _wait([signals, broker_end], time.monotonic() + _ASKED_S)
+                        return exits.OK
                     return self._after_agent(stopping=deadline is not None)
                 if broker_end in fds:
                     complain("the broker ended unexpectedly; stopping the workers", "evener up")
