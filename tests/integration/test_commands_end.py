@@ -79,6 +79,7 @@ def test_the_guard_ends_what_it_was_told_of_before_it_ran() -> None:
 
 def test_a_guard_that_was_killed_is_replaced() -> None:
     with CommandWorker(["cat"], handshake=False) as worker:
+        wait_until(lambda: len(children()) == 2, why="the guard")  # the program may be quicker
         (killed,) = {*children()} - {worker.pid}
         os.kill(killed, signal.SIGKILL)
         wait_until(lambda: killed not in children(), why="the burial of the guard")
