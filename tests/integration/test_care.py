@@ -257,7 +257,10 @@ def test_questions_about_hosts_that_are_not_there(start: Start) -> None:
     with client_of(up) as client:
         done = up.evener("drain", "nowhere", "-b", client.address)
         assert done.returncode == 1
-        assert 'no host "nowhere" is connected; there is here' in done.stderr
+        assert (
+            f'no host "nowhere" is connected to the broker at {client.address}; there is here'
+            in done.stderr
+        )
         with pytest.raises(evener.UsageError, match='no host has the name "nowhere"'):
             client.query("scale", host="nowhere", workers=3)
         with pytest.raises(evener.UsageError, match="can have 1 to 4,096 workers"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
 from tests.integration.cli_cluster import Starter, Up
@@ -50,3 +51,35 @@ def test_up_ends_in_order_when_its_host_is_drained_and_stopped(up: Up, starter: 
     assert "unexpectedly" not in up.text()
     assert starter.processes.started[-1].wait(30) == 0
     assert drain.lines() == [f"{name}: nothing runs, and its agent has ended"]
+
+
+def test_errors_name_the_broker_that_was_asked(up: Up, starter: Starter) -> None:
+    address = f"tcp://127.0.0.1:{up.port}"
+    for command in ("show", "result", "cancel", "retry", "why"):
+        told = up.evener(command, "0123abcd")
+        assert told.returncode == 1
+        assert f"the broker at {address}" in told.stderr
+        assert "brokers run on this host" not in told.stderr
+    assert f"connected to the broker at {address}" in up.evener("drain", "nowhere").stderr
+    task_id = up.evener("submit", "demo.add", "1", "2").stdout.strip()
+
+    newer = starter.ready()
+    told = newer.evener("show", task_id)
+    assert told.returncode == 1
+    line = f"2 brokers run on this host; this is about the newest, tcp://127.0.0.1:{newer.port}."
+    assert f"{line} Another: {address} (--broker or EVENER_BROKER)" in told.stderr
+    assert f"the broker at tcp://127.0.0.1:{newer.port} has no task" in told.stderr
+    named = newer.evener("show", task_id, "--broker", address)
+    assert (named.returncode, named.stderr) == (0, "")
+    newer.process.send_signal(signal.SIGINT)
+    assert newer.process.wait(20) == 0
+
+
+def test_logs_of_a_task_that_nobody_knows(up: Up) -> None:
+    for more in ((), ("--follow",), ("--json",)):
+        told = up.evener("logs", "0123abcd", *more)
+        assert (told.returncode, told.stdout) == (1, "")
+        assert 'has no task whose id begins with "0123abcd"' in told.stderr
+    silent = up.evener("submit", "demo.add", "1", "2").stdout.strip()
+    told = up.evener("logs", silent[:8])
+    assert (told.returncode, told.stdout, told.stderr) == (0, "", "")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import click
 
+from evener.cli.connect import asked_broker
 from evener.cli.journal import SizeType
 from evener.cli.options import DURATION, option
 
@@ -93,7 +94,9 @@ def hosts(client: Client, name: str | None, *, every: bool = False) -> list[Host
         found = [host for host in there if name in (host.name, host.instance)]
         if not found:
             known = ", ".join(sorted({host.name for host in there})) or "none"
-            raise click.ClickException(f'no host "{name}" is connected; there is {known}')
+            raise click.ClickException(
+                f'no host "{name}" is connected to {asked_broker()}; there is {known}'
+            )
         if len(found) > 1:
             shown = ", ".join(host.instance for host in found)
             raise click.ClickException(
@@ -101,7 +104,7 @@ def hosts(client: Client, name: str | None, *, every: bool = False) -> list[Host
             )
         return found
     if not there:
-        raise click.ClickException("no host is connected to this broker")
+        raise click.ClickException(f"no host is connected to {asked_broker()}")
     if len(there) > 1 and not every:
         names = ", ".join(host.name for host in there)
         raise click.UsageError(f"which host? There are {names}; or say --all")

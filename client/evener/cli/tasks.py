@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from evener.cli.connect import asked_broker
 from evener.cli.output import clean
 from evener.texts import signal_text
 
@@ -60,8 +61,8 @@ def find(client: Client, beginning: str) -> Row | None:
 def unknown(beginning: str) -> str:
     """What to say when there is none."""
     return (
-        f'the broker has no task whose id begins with "{beginning}": it never had, or the task '
-        "ended too long ago"
+        f'{asked_broker()} has no task whose id begins with "{beginning}": it never had, '
+        "or the task ended too long ago"
     )
 
 

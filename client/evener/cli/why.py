@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from evener.cli import exits
-from evener.cli.connect import connected
+from evener.cli.connect import asked_broker, connected
 from evener.cli.group import COMMANDS, Command
 from evener.cli.options import broker_option, connect_option, json_option
 from evener.cli.output import clean, complain, print_json
@@ -38,5 +38,5 @@ def command(task_id: str, as_json: bool, broker: str | None, connect_timeout: fl
     elif found:
         click.echo(clean(answer["text"]))
     else:
-        complain(answer["text"], "evener why")
+        complain(f"{answer['text']} (asked: {asked_broker()})", "evener why")
     return exits.OK if found else exits.FAILED

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from evener.cli import exits
-from evener.cli.connect import connected
+from evener.cli.connect import asked_broker, connected
 from evener.cli.group import COMMANDS, Command
 from evener.cli.options import broker_option, connect_option, json_option, option
 from evener.cli.output import clean, complain, print_json
-from evener.cli.tasks import SHORT_ID
+from evener.cli.tasks import SHORT_ID, find, unknown
 from evener.texts import plural
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def command(
     connect_timeout: float,
 ) -> int:
     with connected(broker, connect_timeout) as client:
-        readers = _readers(client, target)
+        readers, filters = _readers(client, target)
         if follow and len(readers) > _FOLLOWED_MAX:
             text = f"{len(readers)} hosts are too many to follow at once ({_FOLLOWED_MAX})"
             raise click.UsageError(f"{text}: name one")
@@ -88,6 +88,9 @@ def command(
             found = reader.try_read(tail=tail)
             reached += found is not None
             lines += found or ()
+        if "task" in filters and not lines and not _is_task(client, filters["task"]):
+            complain(f"{unknown(filters['task'])}; and no line of it is kept", "evener logs")
+            return exits.FAILED
         lines.sort(key=lambda line: line["time_ms"])
         _show(lines[-tail:] if tail else (), as_json)
         if follow:
@@ -108,7 +111,7 @@ def _show(lines: Sequence[_Line], as_json: bool) -> None:
 # --- Whom to ask ----------------------------------------------------------------------------------
 
 
-def _readers(client: Client, target: str | None) -> list[_Reader]:
+def _readers(client: Client, target: str | None) -> tuple[list[_Reader], dict[str, Any]]:
     rows = client.query("ls", kind="hosts", limit=1_000)["rows"]
     names = [row["name"] for row in rows if row["connected"]]
     # By its name an agent is found again when it was restarted, if there is one of that name.
@@ -125,8 +128,18 @@ def _readers(client: Client, target: str | None) -> list[_Reader]:
     ]
     if chosen is not None and not readers:
         known = ", ".join(sorted(set(names))) or "none is connected"
-        raise click.ClickException(f'no host has the name "{chosen}" (there are: {known})')
-    return readers
+        raise click.ClickException(
+            f'no host has the name "{chosen}" (there are: {known}), says {asked_broker()}'
+        )
+    return readers, filters
+
+
+def _is_task(client: Client, beginning: str) -> bool:
+    """Whether the broker knows a task, or several, whose id begins so."""
+    try:
+        return find(client, beginning) is not None
+    except click.UsageError:
+        return True
 
 
 def _meant(target: str, names: set[str]) -> tuple[str | None, dict[str, Any]]:
