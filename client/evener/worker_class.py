@@ -102,3 +102,11 @@ class Worker(Generic[In, Out]):
             text = "has no program to speak to: it was not started by a pool, or not yet (__init__)"
             raise UsageError(f"{type(self).__qualname__} {text}")
         return self._parent
+
+
+_BASE: Any = Worker
+
+
+def lacks_run(kind: Any) -> bool:
+    """Internal: whether a worker class has only the `run` of its base, which takes no item."""
+    return bool(kind.run is _BASE.run)

@@ -14,6 +14,7 @@ import pytest
 import evener
 from evener import NotSendable, UsageError
 from evener_worker import (
+    AsyncWorkerPool,
     PoolClosed,
     PoolError,
     PoolFuture,
@@ -168,6 +169,39 @@ def test_settings_that_are_none() -> None:
         WorkerPool(Jack, 1).execute(1)
     with pytest.raises(UsageError, match="ids are 1 to 2"):
         WorkerPool(Sleeper, 2)[3]
+
+
+class Idle(evener.Worker[int, int]):
+    """What nobody can give an item to."""
+
+
+@pytest.mark.parametrize(
+    ("factory", "text"),
+    [
+        (["sh", "-c", "cat"], r"CommandWorker\(\['sh', '-c', 'cat'\], id=number\)"),
+        ("ls -l", r"ItemPool\(lambda number: \w*CommandWorker\(\['ls', '-l'\]"),
+        (Path("/bin/ls"), r"CommandWorker\(\['/bin/ls'\]"),
+        (Jack(), r"give the class, \w*WorkerPool\(Jack, \.\.\.\)"),
+        (Idle, r"Idle has no run\(item\)"),
+        (int, "int is not a subclass of evener.Worker"),
+        (7, "int makes no workers"),
+    ],
+)
+def test_what_makes_no_workers_is_refused_at_once(factory: Any, text: str) -> None:
+    for kind in (WorkerPool, AsyncWorkerPool):
+        with pytest.raises(TypeError, match=text):
+            kind(factory, 1)
+
+
+def test_a_factory_that_makes_a_worker_without_run_is_refused_at_the_start() -> None:
+    with pytest.raises(WorkerStartError, match=r"Idle has no run\(item\)"):
+        WorkerPool(lambda _: Idle(), 1).spawn_all(30)
+
+
+def test_ids_are_numbers() -> None:
+    for kind in (WorkerPool, AsyncWorkerPool):
+        with pytest.raises(TypeError, match="'a': ids are whole numbers, 1 to 2"):
+            kind(Jack, 2)["a"]  # type: ignore[index]
 
 
 _STARTS_A_POOL = """

@@ -15,7 +15,7 @@ from evener.errors import UsageError
 from evener_wire.messages import Payload
 from evener_worker.channel import EXECUTE, MESSAGE, REQUEST
 from evener_worker.local.async_front import LoopFront, call_in
-from evener_worker.local.base import HandleBase, PoolBase, ask, wait_for
+from evener_worker.local.base import HandleBase, PoolBase, ask, check_id, wait_for
 from evener_worker.local.calls import Wait
 from evener_worker.local.errors import PoolError
 from evener_worker.local.letters import value_of
@@ -173,9 +173,7 @@ class AsyncWorkerPool(PoolBase[In, Out]):
 
     def __getitem__(self, number: int) -> AsyncWorkerHandle[In, Out]:
         """The handle of the worker with this id."""
-        if not 1 <= number <= self.size:
-            raise UsageError(f"there is no worker {number}: ids are 1 to {self.size}")
-        return self.handles[number - 1]
+        return self.handles[check_id(number, self.size) - 1]
 
     def __iter__(self) -> Iterator[AsyncWorkerHandle[In, Out]]:
         return iter(self.handles)

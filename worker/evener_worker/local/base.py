@@ -9,11 +9,12 @@ import atexit
 import os
 import random
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
 from evener.errors import UsageError
-from evener.worker_class import Worker
+from evener.pickling import type_label
+from evener.worker_class import Worker, lacks_run
 from evener_wire.limits import SECOND_NS, SLOTS_MAX
 from evener_worker.limits import POOL_BYTES_MAX, POOL_CALLS_MAX, POOL_EXIT_NS
 from evener_worker.local.calls import Call, Wait, Waiter
@@ -58,7 +59,7 @@ class PoolBase(Generic[In, Out]):
                 raise UsageError(f"{name}={seconds!r} is not a number of seconds above 0")
         if calls_max < 1 or bytes_max < 1:
             raise UsageError("calls_max and bytes_max have to be at least 1")
-        self._factory = factory
+        self._factory = check_factory(factory, type(self).__name__)
         settings = Settings(
             self.size,
             restart,
@@ -206,6 +207,51 @@ def wait_for(waiter: Waiter, text: str, timeout: float | None, *, kills: bool = 
 def deadline_ns(timeout: float | None) -> int | None:
     """When a time of so many seconds from now is over."""
     return None if timeout is None else now() + int(max(0.0, timeout) * SECOND_NS)
+
+
+def check_factory(factory: Any, pool: str) -> Any:
+    """What makes the workers. Raises `TypeError` at once for what cannot, and says what to use."""
+    if isinstance(factory, Worker):
+        kind = type(cast("object", factory)).__name__
+        raise TypeError(
+            f"{pool} was given one {kind}, but each process makes its own: give the class,"
+            f" {pool}({kind}, ...), or a function of the worker's id that makes one"
+        )
+    if isinstance(factory, type):
+        _check_class(factory)
+    if callable(factory):
+        return factory
+    words: Sequence[object] | None = None
+    if isinstance(factory, (list, tuple)):
+        words = [*cast("Sequence[object]", factory)]
+    elif isinstance(factory, (str, bytes, os.PathLike)):
+        words = os.fsdecode(cast("str", factory)).split()
+    if words is not None:
+        kind = "Async" if pool.startswith("Async") else ""
+        raise TypeError(
+            f"{pool} makes its workers by a class. Programs are workers of the other pool:"
+            f" {kind}ItemPool(lambda number: {kind}CommandWorker({words!r}, id=number), size)"
+        )
+    raise TypeError(
+        f"{type_label(cast('object', factory))} makes no workers: give a subclass of"
+        " evener.Worker, or a function of the worker's id that makes one"
+    )
+
+
+def _check_class(kind: Any) -> None:
+    if not issubclass(kind, Worker):
+        raise TypeError(f"{kind.__qualname__} is not a subclass of evener.Worker")
+    if lacks_run(kind):
+        raise TypeError(f"{kind.__qualname__} has no run(item), which gets the items")
+
+
+def check_id(number: Any, size: int) -> int:
+    """The id of a worker. Raises `UsageError`, or `TypeError`, which name those that there are."""
+    if not isinstance(number, int):
+        raise TypeError(f"there is no worker {number!r}: ids are whole numbers, 1 to {size}")
+    if not 1 <= number <= size:
+        raise UsageError(f"there is no worker {number}: ids are 1 to {size}")
+    return number
 
 
 def _size(size: int | None) -> int:

@@ -25,7 +25,7 @@ from evener.errors import NotLoadable, UsageError
 from evener.failure import Place, encode_failure, traceback_text
 from evener.payload import decode_value, encode_value
 from evener.pickling import type_label
-from evener.worker_class import Worker
+from evener.worker_class import Worker, lacks_run
 from evener_wire.errors import PeerError
 from evener_wire.messages import DONE, FAILED, Payload
 from evener_worker import channel as c
@@ -69,6 +69,8 @@ def _make(setup: c.Frame, number: int) -> Worker[Any, Any]:
     loading = False
     if not issubclass(type(worker), Worker):
         raise TypeError(f"the factory made a {type_label(worker)}, which is no evener.Worker")
+    if lacks_run(type(worker)) and "run" not in vars(worker):
+        raise TypeError(f"{type(worker).__qualname__} has no run(item)")
     return worker
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from evener.errors import UsageError
 from evener_worker.channel import EXECUTE, MESSAGE, REQUEST
-from evener_worker.local.base import HandleBase, PoolBase, ask, wait_for
+from evener_worker.local.base import HandleBase, PoolBase, ask, check_id, wait_for
 from evener_worker.local.calls import Call, Wait
 from evener_worker.local.errors import PoolError
 from evener_worker.local.front import ThreadFront
@@ -181,9 +181,7 @@ class WorkerPool(PoolBase[In, Out]):
 
     def __getitem__(self, number: int) -> WorkerHandle[In, Out]:
         """The handle of the worker with this id."""
-        if not 1 <= number <= self.size:
-            raise UsageError(f"there is no worker {number}: ids are 1 to {self.size}")
-        return self.handles[number - 1]
+        return self.handles[check_id(number, self.size) - 1]
 
     def __iter__(self) -> Iterator[WorkerHandle[In, Out]]:
         return iter(self.handles)
