@@ -34,7 +34,7 @@ from evener.session_records import (
 )
 from evener.session_state import SessionState
 from evener.session_work import ACK, Work
-from evener.texts import plural
+from evener.texts import noticed, plural
 from evener_wire import messages as m
 from evener_wire.backoff import Patience, a_little_later
 from evener_wire.limits import (
@@ -105,7 +105,7 @@ class ClientSession(SessionState):
             m.Values: self._work.on_values,
             m.Output: self._work.on_output,
             m.Heartbeat: lambda message: None,  # that it came is all it says
-            m.Notice: lambda message: self._log("warning", message.text),
+            m.Notice: lambda it: self._log("warning", noticed(it.code, it.text)),
             m.Answer: self._work.on_answer,
             m.Goodbye: self._on_goodbye,
         }

@@ -45,6 +45,13 @@ def seconds_text(seconds: float) -> str:
     return f"{whole // size} {unit} {whole % size // part} {lesser}"
 
 
+def noticed(code: str, text: str) -> str:
+    """What the broker wants a person to read, with what a client can do about it."""
+    if code != "unserved_queue":
+        return text
+    return f"{text}; start such a worker, or bound the wait with the option expires or deadline"
+
+
 def signal_text(number: int) -> str:
     """`SIGSEGV`, or `signal 99` for what has no name."""
     return signal.Signals(number).name if number in _NAMED else f"signal {number}"

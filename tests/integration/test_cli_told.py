@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from typing import Any
 
 from tests.integration.cli_cluster import Starter, Up
@@ -83,3 +85,27 @@ def test_logs_of_a_task_that_nobody_knows(up: Up) -> None:
     silent = up.evener("submit", "demo.add", "1", "2").stdout.strip()
     told = up.evener("logs", silent[:8])
     assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
+
+
+def test_a_wait_for_a_worker_is_bounded_by_expires_and_not_by_timeout(
+    up: Up, starter: Starter
+) -> None:
+    helps = [up.evener(name, "--help").stdout for name in ("submit", "result")]
+    assert "Run time of one attempt; waiting does not count." in helps[0]
+    assert "Wait no longer than this; the task goes on." in helps[1]
+    errors = up.folder / "waiting.txt"
+    with errors.open("w") as stderr:
+        command = (sys.executable, "-m", "evener", "submit", "demo.add", "1", "2", "-q", "gpu")
+        limits = ("--wait", "--timeout", "50ms")
+        waiting = starter.processes.start(
+            *command, *limits, cwd=up.folder, stderr=stderr, stdout=subprocess.DEVNULL
+        )
+    wait_until(lambda: "no connected worker serves it" in errors.read_text(), why="the warning")
+    assert "bound the wait with the option expires or deadline" in errors.read_text()
+    waiting.send_signal(signal.SIGINT)
+    assert waiting.wait(20) == 130
+    (row,) = json.loads(up.evener("ls", "tasks", "--json").stdout)["rows"]
+    assert row["state"] == "queued"
+    assert up.evener("cancel", row["id"]).returncode == 0
+    bounded = up.evener("submit", "demo.add", "1", "2", "-q", "gpu", "--wait", "--expires", "50ms")
+    assert bounded.returncode == 75, bounded.stderr

@@ -266,7 +266,10 @@ def test_a_question_is_asked_again_in_a_new_session_and_ends_in_time(bench: Benc
 def test_notices_are_for_the_log(bench: Bench) -> None:
     bench.open()
     text = '120 tasks wait for queue "gpu" but no connected worker serves it'
-    assert bench.hear(m.Notice("unserved", text)) == [Log("warning", text)]
+    assert bench.hear(m.Notice("another", text)) == [Log("warning", text)]
+    (told,) = bench.hear(m.Notice("unserved_queue", text))
+    assert isinstance(told, Log)
+    assert told.text.startswith(f"{text}; start such a worker, or bound the wait with the option ")
 
 
 # --- The end --------------------------------------------------------------------------------------

@@ -26,7 +26,12 @@ from evener.cli.tasks import ENDED, SHORT_ID, find, id_of, unknown
 )
 @click.argument("task_id", metavar="ID")
 @option("--wait", "-w", is_flag=True, help="Wait until the task has ended.")
-@option("--timeout", type=DURATION, metavar="DURATION", help="Wait no longer than this.")
+@option(
+    "--timeout",
+    type=DURATION,
+    metavar="DURATION",
+    help="Wait no longer than this; the task goes on.",
+)
 @json_option
 @broker_option
 @connect_option

@@ -44,7 +44,9 @@ class SubmitCommand(Command):
     Each argument is read as JSON, and taken as text where it is none: 1, true, [1, 2], hello.
 
     Without --wait the task's id is printed once the broker has accepted it. With --wait its result
-    is printed, and the exit code tells how it ended: 0 done, 1 failed, 75 timed out.
+    is printed, and the exit code tells how it ended: 0 done, 1 failed, 75 timed out. --timeout is
+    for the run, not for the wait: --expires bounds the wait for a worker, --deadline all of it.
+    Ctrl-C ends the wait, and leaves the task.
     """,
     examples=[
         "evener submit demo.add 1 2 --wait",
@@ -70,7 +72,11 @@ class SubmitCommand(Command):
 )
 @option("--retries", type=click.IntRange(0), section="Task", help="More tries after an exception.")
 @option(
-    "--timeout", type=DURATION, metavar="DURATION", section="Task", help="Run time of one attempt."
+    "--timeout",
+    type=DURATION,
+    metavar="DURATION",
+    section="Task",
+    help="Run time of one attempt; waiting does not count.",
 )
 @option(
     "--expires", type=DURATION, metavar="DURATION", section="Task", help="Wait for the first start."
