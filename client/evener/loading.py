@@ -22,6 +22,10 @@ from evener.errors import LoadError
 
 _DEFAULT_ATTRIBUTE: Final = "app"
 
+# How much of a name must be the same. With less, some module of Python is near to any short name;
+# with more, two letters of `demo` could not be exchanged.
+_ALIKE: Final = 0.7
+
 
 def load_app(target: str) -> App:
     """The app named by `target`; without an attribute, `app`, or the only one of the module.
@@ -63,6 +67,11 @@ def _import_named(name: str) -> ModuleType:
         raise _failed(name, error) from error
 
 
+def _close(name: str, known: Iterable[str]) -> list[str]:
+    """Names that may have been meant, the likeliest first."""
+    return difflib.get_close_matches(name, list(known), n=3, cutoff=_ALIKE)
+
+
 def _no_module(name: str, missing: str) -> str:
     parent = missing.rpartition(".")[0]
     folders: Iterable[str] = sys.path
@@ -71,7 +80,7 @@ def _no_module(name: str, missing: str) -> str:
     here = {path.stem for folder in folders for path in _modules_in(folder)}
     text = f'no module "{missing}"' + (f' (for "{name}")' if missing != name else "")
     text += f" in {os.getcwd()} or on the path of {sys.executable}"
-    close = difflib.get_close_matches(missing.rpartition(".")[2], here, n=3)
+    close = _close(missing.rpartition(".")[2], here)
     return f"{text}. Closest: {', '.join(close)}" if close else text
 
 
@@ -86,9 +95,8 @@ def _modules_in(folder: str) -> list[Path]:
 def _import_file(path: Path) -> ModuleType:
     file = path.resolve()
     if not file.is_file():
-        close = difflib.get_close_matches(
-            path.name, [near.name for near in _modules_in(str(path.parent))], n=3
-        )
+        near = {other.stem: other.name for other in _modules_in(str(path.parent))}
+        close = [near[stem] for stem in _close(path.stem, near)]
         hint = f". Closest: {', '.join(close)}" if close else ""
         raise LoadError(f"no file {path} (looked in {os.getcwd()}){hint}")
     # A file inside a package is imported as part of it, so that its relative imports work.
@@ -180,7 +188,7 @@ def _no_attribute(where: str, attribute: str, apps: dict[str, App], names: Itera
         rule = 'no app named "app"' if apps else "no evener.App"
         return f"{where} has {rule}{_others(apps)}"
     public = [name for name in names if not name.startswith("_")]
-    close = difflib.get_close_matches(attribute, [*apps] or public, n=3)
+    close = _close(attribute, [*apps] or public)
     hint = f". Closest: {', '.join(close)}" if close else ""
     return f'{where} has no "{attribute}"{hint}{_others(apps)}'
 

@@ -109,3 +109,12 @@ def test_a_wait_for_a_worker_is_bounded_by_expires_and_not_by_timeout(
     assert up.evener("cancel", row["id"]).returncode == 0
     bounded = up.evener("submit", "demo.add", "1", "2", "-q", "gpu", "--wait", "--expires", "50ms")
     assert bounded.returncode == 75, bounded.stderr
+
+
+def test_only_names_that_are_near_are_suggested(starter: Starter) -> None:
+    for wanted, closest in (("nope:app", ""), ("demo_ap:app", "Closest: demo_app")):
+        up = starter.start(app=wanted)
+        assert up.process.wait(30) == 1
+        assert f'no module "{wanted.partition(":")[0]}"' in up.text()
+        assert closest in up.text()
+        assert "opcode" not in up.text()

@@ -173,3 +173,11 @@ def test_status_tells_of_the_journal(capsys: pytest.CaptureFixture[str]) -> None
     assert "tasks kept in a journal" in text
     assert "journal 2.0 KiB of 1.0 GiB, 1 transaction\n" in text
     assert "warning: the broker cannot write its journal (disk full)" in text
+
+
+def test_a_broker_that_has_just_begun_is_not_up_for_microseconds(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    broker = {"live_s": 0, "payload_bytes": 0, "epoch": 3, "accepted": 0}
+    status._show("tcp://h:1", {"broker": broker, "tasks": {}})
+    assert "broker  tcp://h:1  up less than 1 s, epoch 3" in capsys.readouterr().out

@@ -109,6 +109,9 @@ def test_a_module_that_is_not_there(folder: Path) -> None:
     write(folder / "ld_demo.py", DEMO)
     with pytest.raises(LoadError, match=r'^no module "ld_dmo" in .*\. Closest: ld_demo'):
         load_app("ld_dmo:app")
+    with pytest.raises(LoadError, match=r'^no module "nope" in ') as caught:
+        load_app("nope:app")
+    assert "opcode" not in str(caught.value)  # of the standard library, and not near
     write(folder / "ld_package" / "__init__.py", "")
     write(folder / "ld_package" / "work.py", DEMO)
     with pytest.raises(LoadError, match=r'"ld_package\.wrk".*Closest: work$'):

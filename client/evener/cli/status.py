@@ -55,7 +55,7 @@ def _show(address: str, status: Mapping[str, Any]) -> None:
 def _summary(address: str, status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     broker = status["broker"]
     kept = "kept in a journal" if broker.get("durable") else "kept in memory"
-    up = duration(broker["live_s"] * 1000)
+    up = duration(broker["live_s"] * 1000) if broker["live_s"] else "less than 1 s"
     size = bytes_text(broker["payload_bytes"])
     yield "broker", f"{address}  up {up}, epoch {broker['epoch']}, tasks {kept} ({size})"
     if journal := broker.get("journal"):
