@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import resource
 import signal
 import threading
@@ -222,6 +223,16 @@ def test_kill_from_outside(pool: WorkerPool[Any, Any]) -> None:
     with pytest.raises(WorkerDied, match="died by SIGTERM"):
         running.result(10)
     pool[2].init(10)
+
+
+def test_a_crash_is_told_with_what_was_said_before_it(pool: WorkerPool[Any, Any]) -> None:
+    with pytest.raises(WorkerDied, match="died by SIGSEGV") as caught:
+        pool[1].execute(["crash", 30])
+    assert re.search(
+        r"about to crash\n  Fatal Python error: Segmentation fault\n  Current thread .*\n"
+        r".*string_at\n.*workers\.py., line \d+ in crash\n",
+        str(caught.value),
+    )
 
 
 @pytest.mark.parametrize("spare", [0, 1, 4, 7])

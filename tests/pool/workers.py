@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import sys
 import time
@@ -48,6 +49,13 @@ class Jack(evener.Worker[Any, Any]):
     def leave(self, code: int) -> None:
         print(f"leaving with {code}")
         os._exit(code)
+
+    def crash(self, depth: int) -> None:
+        if depth:
+            return self.crash(depth - 1)
+        print("about to crash")
+        ctypes.string_at(0)
+        return None
 
     def fail(self, text: str) -> None:
         raise ValueError(text)

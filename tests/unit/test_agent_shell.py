@@ -12,7 +12,7 @@ from evener_wire.errors import UsageError
 from evener_worker.config import AgentConfig, config_from_json, is_loopback
 from evener_worker.cpus import cgroup_quota, usable_cpus
 from evener_worker.facts import is_exiting, usage_of
-from evener_worker.limits import LINE_BYTES_MAX, LINES_KEPT, OUTPUT_BYTES_MAX
+from evener_worker.limits import DUMP_LINES_KEPT, LINE_BYTES_MAX, LINES_KEPT, OUTPUT_BYTES_MAX
 from evener_worker.output import Lines, Sink, harmless, kept_lines
 
 # --- Output ---------------------------------------------------------------------------------------
@@ -33,6 +33,34 @@ def test_only_the_last_lines_are_kept() -> None:
     kept = kept_lines()
     Lines(b"", kept).feed(b"".join(b"%d\n" % number for number in range(100)))
     assert list(kept) == [str(number) for number in range(100 - LINES_KEPT, 100)]
+
+
+_DUMP = """\
+Fatal Python error: Segmentation fault
+
+Thread 0x00007f30db0146c0 (most recent call first):
+  File "a.py", line 76 in read
+
+Current thread 0x00007f30dc067b80 (most recent call first):
+""" + "".join(f'  File "b.py", line {number} in deep\n' for number in range(40))
+
+
+@pytest.mark.parametrize("part", [10_000, 100])
+def test_of_a_crash_the_head_is_kept_and_what_was_said_before(part: int) -> None:
+    kept = kept_lines()
+    stdout, stderr = Lines(b"", kept), Lines(b"", kept)
+    stdout.feed(b"".join(b"%d\n" % number for number in range(30)))
+    for begin in range(0, len(_DUMP), part):
+        stderr.feed(_DUMP.encode()[begin : begin + part])
+    stdout.feed(b"said before, read after\n")
+    own = LINES_KEPT - DUMP_LINES_KEPT
+    assert list(kept) == [
+        *(str(number) for number in range(31 - own, 30)),
+        "said before, read after",
+        "Fatal Python error: Segmentation fault",
+        "Current thread 0x00007f30dc067b80 (most recent call first):",
+        *(f'  File "b.py", line {number} in deep' for number in range(DUMP_LINES_KEPT - 2)),
+    ]
 
 
 def test_an_endless_line_is_shown_in_pieces() -> None:

@@ -100,6 +100,10 @@ PING_ANSWER_NS = 2 * SECOND_NS
 LINES_KEPT = 20
 LINE_CHARS_KEPT = 400
 
+# Of these, the head of what a crash dumps. More: less of what the process said itself. Fewer: where
+# it was is cut.
+DUMP_LINES_KEPT = 12
+
 # A line longer than this is shown in pieces.
 LINE_BYTES_MAX = 16_384
 
@@ -189,5 +193,6 @@ SECOND_SIGNAL_NS = 300 * MILLISECOND_NS
 LOG_ENTRIES_MAX = 4_096
 
 assert STUCK_NS >= HANDOUT_NS
+assert DUMP_LINES_KEPT < LINES_KEPT
 assert 6 * LINE_BYTES_MAX < FORWARD_ATTEMPT_BYTES_MAX <= FORWARD_BURST_BYTES <= FORWARD_BYTES_MAX
 assert WATCH_BEHIND_NS <= WATCH_NS < WATCH_SHARED_NS < STARTED_NS < SHARE_STUCK_NS

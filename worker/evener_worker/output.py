@@ -13,11 +13,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from evener_worker.last_lines import CRASH, LastLines
 from evener_worker.limits import LINE_BYTES_MAX, LINE_CHARS_KEPT, LINES_KEPT, OUTPUT_BYTES_MAX
 from evener_worker.marking import BEGINS, BEGUN, ENDS, MARK, MARKS
 
 # A pipe that polls as writable takes this much without blocking.
 _PART_BYTES: Final = select.PIPE_BUF
+_CRASH: Final = CRASH.encode()
 # Colours may pass; whatever else steers a terminal may not.
 _STEERING: Final = re.compile(rb"(\x1b\[[0-9;]*m)|[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -75,7 +77,7 @@ class Lines:
 
     __slots__ = ("_begun", "_kept", "_partial", "_prefix", "_scope", "_task", "_whose", "taker")
 
-    def __init__(self, prefix: bytes, kept: deque[str]) -> None:
+    def __init__(self, prefix: bytes, kept: LastLines) -> None:
         self._prefix = prefix
         self._partial = b""
         self._kept = kept
@@ -136,7 +138,9 @@ class Lines:
         return self._shown(lines)
 
     def _shown(self, lines: list[tuple[bytes, bytes]]) -> bytes:
-        for _, line in lines[-LINES_KEPT:]:
+        # Of many only the last are kept, but of a dump the head.
+        all_of_them = self._kept.dumping or any(line.startswith(_CRASH) for _, line in lines)
+        for _, line in lines if all_of_them else lines[-LINES_KEPT:]:
             self._kept.append(plain(line)[:LINE_CHARS_KEPT])
         if self.taker is not None and lines:
             self.taker([(task.decode(), plain(line)) for task, line in lines])
@@ -144,9 +148,9 @@ class Lines:
         return b"".join([prefix + harmless(line) + b"\n" for _, line in lines])
 
 
-def kept_lines() -> deque[str]:
+def kept_lines() -> LastLines:
     """The last lines of a worker, for its death certificate."""
-    return deque(maxlen=LINES_KEPT)
+    return LastLines()
 
 
 def harmless(line: bytes) -> bytes:

@@ -121,7 +121,7 @@ class WorkerProcess:
         self._reader = FrameReader()
         self._outgoing: deque[memoryview] = deque()
         self.note = ""  # why it was killed, when nobody asked for it
-        self.lines: deque[str] = kept_lines()
+        self.lines: Final = kept_lines()
         assert self._popen.stdout is not None
         assert self._popen.stderr is not None
         # By descriptor: where its lines go (1 or 2), and the lines.

@@ -37,7 +37,7 @@ class Link:
         self.ready: Final[Future[Any]] = Future()
         self.ended: Final[Future[None]] = Future()
         self.error: BaseException | None = None  # once set, nothing goes any more
-        self.lines: Final[deque[str]] = kept_lines()
+        self.lines: Final = kept_lines()
         self.pid = 0
         self._answers: dict[int, Future[Any]] = {}
         self._outgoing: deque[memoryview] = deque()

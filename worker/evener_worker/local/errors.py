@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 
 from evener.errors import EvenerError
 from evener.texts import printable, signal_text
+from evener_worker.last_lines import CRASH
 
 _LINES_SHOWN = 12
+_LINES_BEFORE_A_CRASH = 4
 
 
 class PoolError(EvenerError):
@@ -107,5 +109,10 @@ def ended_text(exit_code: int | None, signal: int | None, note: str = "") -> str
 
 def output_text(lines: Sequence[str]) -> str:
     """The last lines of a process, to follow a sentence."""
-    kept = [printable(line) for line in lines if line.strip()][-_LINES_SHOWN:]
+    kept = [printable(line) for line in lines if line.strip()]
+    crash = [number for number, line in enumerate(kept) if line.startswith(CRASH)]
+    if crash:
+        kept = kept[max(0, crash[-1] - _LINES_BEFORE_A_CRASH) :]
+    else:
+        kept = kept[-_LINES_SHOWN:]
     return "\nits last output:\n  " + "\n  ".join(kept) if kept else ""
