@@ -46,7 +46,8 @@ def main(folder: Path, program: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+        sys.exit("usage: python convert_images.py FOLDER (one that exists, with PNG files in it)")
     name = imagemagick()
-    sys.exit(
-        main(Path(sys.argv[1]), [name] if name else [sys.executable, str(HERE / "png_ppm.py")])
-    )
+    program = [name] if name else [sys.executable, str(HERE / "png_ppm.py")]
+    sys.exit(main(Path(sys.argv[1]), program))

@@ -23,4 +23,7 @@ def main(language: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "python")
+    language = sys.argv[1] if len(sys.argv) > 1 else "python"
+    if language not in PROGRAMS:
+        sys.exit(f"usage: python run.py {'|'.join(PROGRAMS)}")
+    main(language)

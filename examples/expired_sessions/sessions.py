@@ -79,8 +79,23 @@ def show() -> None:
             print(time.strftime("%H:%M:%S", time.localtime(at)), f"deleted {deleted}")
 
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["fill"]:
-        fill(int(sys.argv[2]))
+USAGE = "usage: python sessions.py fill NUMBER | show"
+
+
+def main(words: list[str]) -> None:
+    """What the words of the command line say."""
+    if len(words) == 2 and words[0] == "fill" and words[1].isdecimal():
+        fill(int(words[1]))
+    elif words not in ([], ["show"]):
+        sys.exit(USAGE)
+    elif not os.path.exists(DATABASE):
+        sys.exit(f"there is no database {DATABASE} yet: fill it first\n{USAGE}")
     else:
-        show()
+        try:
+            show()
+        except sqlite3.OperationalError as error:
+            sys.exit(f"{DATABASE} holds no sessions ({error}): fill it first\n{USAGE}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

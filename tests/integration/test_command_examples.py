@@ -47,6 +47,17 @@ def test_double_the_number(language: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("run.py", ["shell"]), ("convert_images.py", []), ("convert_images.py", ["/no/such/folder"])],
+)
+def test_wrong_words_get_a_usage_line(name: str, arguments: list[str]) -> None:
+    done = run(name, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"usage: python {name} ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_the_examples_are_short() -> None:
     for path in (*EXAMPLES.glob("double.*"), EXAMPLES / "converter.py"):
         code = [line for line in path.read_text().splitlines() if line.strip()]

@@ -127,6 +127,28 @@ def test_a_run_that_fails_leaves_nothing_behind(
     assert example.delete_expired() == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--help"], "usage: python sessions.py fill NUMBER | show"),
+        (["fill"], "usage: python sessions.py fill NUMBER | show"),
+        (["fill", "many"], "usage: python sessions.py fill NUMBER | show"),
+        (["show"], "there is no database .*sessions.db yet: fill it first\nusage: "),
+    ],
+)
+def test_the_example_says_how_it_is_called(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], text: str
+) -> None:
+    monkeypatch.setenv("SESSIONS_DB", str(tmp_path / "sessions.db"))
+    example = _load()
+    with pytest.raises(SystemExit, match=text):
+        example.main(words)
+    assert [*tmp_path.iterdir()] == []
+    (tmp_path / "sessions.db").touch()
+    with pytest.raises(SystemExit, match="usage: "):
+        example.main(words)
+
+
 def _fail_after(_: object) -> None:
     raise RuntimeError("somewhere else")
 
