@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import cache
 from itertools import islice
@@ -24,6 +25,8 @@ PICKLE_FIRST_BYTE = 0x80
 # Buffers of one payload that travel as frames of their own; what comes after goes into the stream.
 # Larger: more of a message's frames (1 024) for one payload. Smaller: more copies.
 BUFFERS_MAX = 256
+
+_FILE: type = io.TextIOWrapper
 
 # How deep the search goes for the part of an argument that cannot be pickled.
 _BLAME_DEPTH_MAX = 8
@@ -76,6 +79,9 @@ def _pickler_by_value() -> type[pickle.Pickler]:
     class ByValue(cloudpickle.Pickler):
         def reducer_override(self, obj: object) -> Any:
             # Registered functions pickle by reference; in `__main__` there is nothing to refer to.
+            if type(obj) is _FILE and obj not in (sys.stdout, sys.stderr):
+                # cloudpickle would read it to its end and go on with a copy in memory.
+                raise TypeError(f"cannot pickle an open file: {obj!r}")
             reduce = getattr(type(obj), "reduce_by_value", None)
             return super().reducer_override(obj) if reduce is None else reduce(obj)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -13,6 +14,7 @@ import pytest
 
 import evener
 from evener import NotSendable, UsageError
+from evener.pickling import dump_by_value
 from evener_worker import (
     AsyncWorkerPool,
     PoolClosed,
@@ -57,6 +59,25 @@ def test_a_class_that_cannot_be_copied_says_what_to_do() -> None:
 
     with pytest.raises(NotSendable, match=r"Local(.|\n)*Make such things in start\(\)"):
         WorkerPool(Local, 1).spawn_all()
+
+
+@pytest.mark.parametrize("mode", ["r", "rb", "w", "r+b"])
+def test_a_class_that_uses_an_open_file_is_refused(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "file").touch()
+    with open(tmp_path / "file", mode) as file:
+
+        class Reader(evener.Worker[int, Any]):
+            def run(self, item: int) -> Any:
+                return file.read()
+
+        with pytest.raises(NotSendable, match=r"(?s)cannot pickle.*Make such things in start\(\)"):
+            WorkerPool(Reader, 1).spawn_all(30)
+
+
+def test_a_class_may_name_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(os.devnull, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)  # pytest's own is no file
+        assert pickle.loads(dump_by_value([output])) == [output]
 
 
 def test_a_local_class_is_copied() -> None:
