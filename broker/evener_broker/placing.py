@@ -248,7 +248,7 @@ class Placing:
             task.charge_ns = charge_ns
             agent.in_hand_ns += charge_ns
             if task.tries is not UNTRIED:
-                task.tries.recalled = False
+                task.tries.begin()
             if commits.durable and task.options.at_most_once and not task.tries.dispatched:
                 # Whether it was dispatched must be known also to a broker that comes after us.
                 task.own_tries().dispatched = True

@@ -101,6 +101,10 @@ class Function:
         return f"<Function {self.name}, {self.runs} runs>"
 
 
+# What the end of a generator says if values of its last attempt were taken for an absent client.
+VALUES_DROPPED: Final = {"values_dropped": True}
+
+
 class Tries:
     """What went wrong, or out of the ordinary, with one task. Most tasks never need one."""
 
@@ -138,6 +142,12 @@ class Tries:
         # For people: what became of the last attempt that went wrong, and until when it is held.
         self.last: str | None = None
         self.again_ns = 0
+
+    def begin(self) -> None:
+        """Another attempt begins: it yields all its values anew."""
+        self.recalled = False
+        if self.facts == VALUES_DROPPED:
+            self.facts = None
 
     def cancel(self, now_ns: int) -> None:
         """Nobody wants it any more."""

@@ -14,8 +14,8 @@ from typing import Final
 from evener_broker.admission import Admission
 from evener_broker.lifecycle import Lifecycle, is_awaited
 from evener_broker.placing import Placing
-from evener_broker.records import Agent, Client, Function, Task
-from evener_broker.reports import VALUES_DROPPED, ask_again
+from evener_broker.records import VALUES_DROPPED, Agent, Client, Function, Task
+from evener_broker.reports import ask_again
 from evener_broker.room import take_share
 from evener_broker.roster import Roster
 from evener_broker.tables import Tables

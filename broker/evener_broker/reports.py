@@ -13,17 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-from evener_broker.records import Agent, Client, Session, Task
+from evener_broker.records import VALUES_DROPPED, Agent, Client, Session, Task
 from evener_broker.transitions import Cause, State
 from evener_wire import messages as m
 from evener_wire.limits import BATCH_ITEMS_MAX, CLIENT_AWAY_NS
 
 if TYPE_CHECKING:
     from evener_broker.tables import Tables
-
-
-VALUES_DROPPED: Final = {"values_dropped": True}
-"""Facts of a task whose values nobody came for. Should it fail, others take their place."""
 
 
 class Report:

@@ -224,6 +224,24 @@ def test_a_client_that_stays_away_takes_them_all_and_hears_of_it() -> None:
     assert client.ends[task_id(2)][3] is None
 
 
+def test_another_attempt_yields_to_a_client_that_is_back() -> None:
+    """I22. Found by simulation: what was dropped of one attempt was dropped of the next, too."""
+    world, agent, client = running()
+    values(agent, 1, 0)
+    client.vanish()
+    world.pass_ms(CLIENT_AWAY_NS / 1e6 + 100, silent=[client])
+    assert values(agent, 1, 0) == [
+        (agent, m.Taken([(task_id(1), agent.fence(1), 1, False)])),
+    ]
+    client.hello()
+    agent.ends(1, m.LOST, {"signal": 9})
+    fresh = m.Values([(task_id(1), agent.fence(1), 0, True, b"v")])
+    assert agent.say(fresh) == [(client, fresh)]
+    agent.done(1)
+    assert client.end(1) == "done"
+    assert "values_dropped" not in client.facts(1)
+
+
 def test_a_client_that_comes_back_in_time_is_waited_for_anew() -> None:
     world, agent, client = running()
     values(agent, 1, 0)
