@@ -229,7 +229,9 @@ def _kind(rng: random.Random, like: str) -> tuple[str, Body]:
     if like == "stream":
         values = rng.choice((1, 3, 20, 20, 700))
         fails = rng.choice(((0, 0), (0, 0), (1, 0), (0, 1)))
-        return "app.stream", Body(rng.randint(1, 400) * MS, *fails, deaf, values=values)
+        # A few go on while their reader is given up, and when it is back.
+        run_ns = rng.randint(1, 400) * MS if rng.random() < 0.9 else rng.randint(20, 80) * SECOND
+        return "app.stream", Body(run_ns, *fails, deaf, values=values)
     if like == "special":
         return SPECIAL, Body(rng.randint(1, 50) * MS, deaf=deaf)
     if like == "shipped":
