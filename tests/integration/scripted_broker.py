@@ -55,6 +55,14 @@ class ScriptedBroker:
         assert self.sequence is not None
         self._send(message, self.sequence.session, self.sequence.next_number())
 
+    def _answer(self, message: m.Message) -> None:
+        """As `say`, if the peer is still there to hear it."""
+        try:
+            self.say(message)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+
     def _send(self, message: m.Message, session: int, number: int) -> None:
         frames = [self.peer, *codec.encode(message, session, number)]
         self.router.send_multipart(frames)
@@ -103,9 +111,9 @@ class ScriptedBroker:
                 for task_id, fence, outcome, payload, run_us, facts in message.items:
                     self.results[task_id, fence] = (outcome, payload, run_us, facts)
                 if self.acking:
-                    self.say(m.Ack(envelope.number))
+                    self._answer(m.Ack(envelope.number))
             elif isinstance(message, m.Heartbeat):
-                self.say(m.Heartbeat())
+                self._answer(m.Heartbeat())
         self.log.append(message)
         return message
 

@@ -52,8 +52,8 @@ WORK_MUTANTS: Final = (
     Mutant(
         "all workers that reached a limit leave at a time",
         "evener_worker.care",
-        "        room = self.away_max() - self._away() - self._about_to_leave()\n",
-        "        room = 100\n",
+        "        return max(1, self._pool.size // AWAY_DIVISOR)\n",
+        "        return 100\n",
     ),
     Mutant(
         "who is recycled leaves with work in its hands",
